@@ -1,0 +1,10 @@
+# tests/fuzz/fuzz_*.c is a libFuzzer target each: clang with -DCF_SANITIZE=address,undefined.
+file(GLOB cf_fuzz_sources CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
+target_compile_options(cf_options INTERFACE -fsanitize=fuzzer-no-link)
+foreach(source ${cf_fuzz_sources})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
+  target_link_libraries(${name} PRIVATE clusterfusion_static)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+endforeach()
