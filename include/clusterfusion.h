@@ -53,7 +53,7 @@ extern "C" {
 #endif
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 1  Versions                                                                                     */
+/* 1  Versions */
 /* ---------------------------------------------------------------------------------------------- */
 
 #define CF_VERSION_MAJOR 0
@@ -64,7 +64,7 @@ extern "C" {
 CF_API const char *cf_version(void);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 2  Errors                                                                                       */
+/* 2  Errors */
 /* ---------------------------------------------------------------------------------------------- */
 
 /*
@@ -111,7 +111,7 @@ CF_API int cf_status_http(cf_status status);
 CF_API const char *cf_status_python(cf_status status);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 3  Small types                                                                                  */
+/* 3  Small types */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef int32_t cf_token;
@@ -149,7 +149,7 @@ CF_API cf_status cf_backend_check(cf_backend backend, cf_error *error);
 typedef bool (*cf_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 4  Models                                                                                       */
+/* 4  Models */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_model cf_model;
@@ -164,7 +164,7 @@ typedef enum cf_activation {
 /* The shape of a GPT-NeoX model, everything that its arithmetic depends on beside the weights. */
 typedef struct cf_shape {
     int32_t n_layers;
-    int32_t d_model;   /* hidden size */
+    int32_t d_model; /* hidden size */
     int32_t n_heads;
     int32_t d_head;    /* head width: d_model / n_heads */
     int32_t d_rotary;  /* rotary dims of each head, even, 0 … d_head */
@@ -204,14 +204,14 @@ typedef struct cf_model_options {
 } cf_model_options;
 
 typedef struct cf_model_info {
-    cf_backend backend;     /* what was chosen */
+    cf_backend backend;       /* what was chosen */
     const char *backend_text; /* one line: what it will do on this machine */
-    const char *path;       /* the folder; NULL when created from memory */
-    int32_t n_files;        /* weight files */
-    int32_t n_tensors;      /* tensors in use, buffers not counted */
-    uint64_t n_parameters;  /* tied embeddings counted once */
-    uint64_t weight_bytes;  /* as stored */
-    uint64_t token_bytes;   /* weight bytes that one decoded token reads (one embedding row) */
+    const char *path;         /* the folder; NULL when created from memory */
+    int32_t n_files;          /* weight files */
+    int32_t n_tensors;        /* tensors in use, buffers not counted */
+    uint64_t n_parameters;    /* tied embeddings counted once */
+    uint64_t weight_bytes;    /* as stored */
+    uint64_t token_bytes;     /* weight bytes that one decoded token reads (one embedding row) */
 } cf_model_info;
 
 typedef struct cf_file_info {
@@ -262,7 +262,7 @@ CF_API cf_status cf_model_hash(const cf_model *model, cf_progress_fn progress, v
                                char hash[33], cf_error *error);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 5  Tokenizers                                                                                   */
+/* 5  Tokenizers */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_tokenizer cf_tokenizer;
@@ -296,15 +296,15 @@ CF_API bool cf_tokenizer_is_special(const cf_tokenizer *tokenizer, cf_token id);
 CF_API cf_token cf_tokenizer_find(const cf_tokenizer *tokenizer, const char *text);
 
 /*
- * Turns `n_bytes` of text into ids. Invalid UTF-8 is replaced by U+FFFD as the reference tokenizer's
- * clients do. Writes the first `capacity` ids to `ids` (may be NULL when capacity is 0) and their
- * full number to `n_ids`; BUFFER_TOO_SMALL when that is more than `capacity`, and then the call can
- * be repeated with enough room: 3 × n_bytes always is. Other errors: OUT_OF_MEMORY. Any thread.
- * Cost: linear in n_bytes for any input, times a logarithm.
+ * Turns `n_bytes` of text into ids. Invalid UTF-8 is replaced by U+FFFD as the reference
+ * tokenizer's clients do. Writes the first `capacity` ids to `ids` (may be NULL when capacity is 0)
+ * and their full number to `n_ids`; BUFFER_TOO_SMALL when that is more than `capacity`, and then
+ * the call can be repeated with enough room: 3 × n_bytes always is. Other errors: OUT_OF_MEMORY.
+ * Any thread. Cost: linear in n_bytes for any input, times a logarithm.
  */
 CF_API cf_status cf_tokenizer_encode(const cf_tokenizer *tokenizer, const char *text,
-                                     size_t n_bytes, uint32_t flags, cf_token *ids,
-                                     size_t capacity, size_t *n_ids, cf_error *error);
+                                     size_t n_bytes, uint32_t flags, cf_token *ids, size_t capacity,
+                                     size_t *n_ids, cf_error *error);
 
 /*
  * Turns ids into text; bytes that are not UTF-8 become U+FFFD. Writes at most `capacity` bytes, no
@@ -318,7 +318,8 @@ CF_API cf_status cf_tokenizer_decode(const cf_tokenizer *tokenizer, const cf_tok
 /*
  * Decoding token by token. The texts of all pushes and the finish, joined, are what
  * cf_tokenizer_decode() gives for the whole; each is whole characters. `text` stays valid until the
- * next call on the decoder. A decoder may be used again after finish. The tokenizer must outlive it.
+ * next call on the decoder. A decoder may be used again after finish. The tokenizer must outlive
+ * it.
  */
 CF_API cf_status cf_decoder_create(const cf_tokenizer *tokenizer, uint32_t flags,
                                    cf_decoder **decoder, cf_error *error);
@@ -328,17 +329,17 @@ CF_API cf_status cf_decoder_push(cf_decoder *decoder, cf_token id, const char **
 CF_API void cf_decoder_finish(cf_decoder *decoder, const char **text, size_t *n_bytes);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 6  Sessions                                                                                     */
+/* 6  Sessions */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_session cf_session;
 
 typedef struct cf_session_options {
     size_t size;
-    int32_t n_context;  /* tokens that fit; default: the model's */
-    int32_t n_threads;  /* CPU threads, default: one per processor that this process may use */
-    cf_dtype kv_dtype;  /* F16 (default) or F32 */
-    int32_t n_chunk;    /* tokens that a prompt is evaluated in at a time; default: the backend's */
+    int32_t n_context; /* tokens that fit; default: the model's */
+    int32_t n_threads; /* CPU threads, default: one per processor that this process may use */
+    cf_dtype kv_dtype; /* F16 (default) or F32 */
+    int32_t n_chunk;   /* tokens that a prompt is evaluated in at a time; default: the backend's */
 } cf_session_options;
 
 typedef struct cf_session_memory {
@@ -352,8 +353,8 @@ CF_API cf_status cf_session_measure(const cf_model *model, const cf_session_opti
 
 /*
  * A new, empty timeline of `model`, which must outlive it. Everything that evaluation needs is
- * reserved here. Errors: INVALID_ARGUMENT (n_context < 1, more than 2^24; n_threads < 0 or more than
- * 1024), UNSUPPORTED, OUT_OF_MEMORY (names the bytes asked for), DEVICE.
+ * reserved here. Errors: INVALID_ARGUMENT (n_context < 1, more than 2^24; n_threads < 0 or more
+ * than 1024), UNSUPPORTED, OUT_OF_MEMORY (names the bytes asked for), DEVICE.
  */
 CF_API cf_status cf_session_create(const cf_model *model, const cf_session_options *options,
                                    cf_session **session, cf_error *error);
@@ -397,7 +398,7 @@ CF_API cf_status cf_session_eval(cf_session *session, const cf_token *ids, size_
                                  const cf_outputs *outputs, cf_error *error);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 7  Sampling                                                                                     */
+/* 7  Sampling */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_logit_bias {
@@ -429,7 +430,7 @@ typedef struct cf_sampling {
 } cf_sampling;
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 8  Generation                                                                                   */
+/* 8  Generation */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_generation cf_generation;
@@ -474,12 +475,12 @@ typedef enum cf_event_kind {
  */
 typedef struct cf_event {
     cf_event_kind kind;
-    cf_finish finish;      /* END: why */
-    size_t n_prompt;       /* prompt tokens in the cache so far */
+    cf_finish finish; /* END: why */
+    size_t n_prompt;  /* prompt tokens in the cache so far */
     size_t n_prompt_total;
-    size_t n_tokens;       /* tokens chosen so far, this one included */
-    cf_token token;        /* TOKEN: its id, the end-of-text token included */
-    float logprob;         /* TOKEN */
+    size_t n_tokens;           /* tokens chosen so far, this one included */
+    cf_token token;            /* TOKEN: its id, the end-of-text token included */
+    float logprob;             /* TOKEN */
     const cf_alternative *top; /* TOKEN: the n_top most probable, best first */
     size_t n_top;
     const char *text; /* TOKEN, END: text that became certain: whole characters, and nothing that
@@ -488,11 +489,11 @@ typedef struct cf_event {
 } cf_event;
 
 typedef struct cf_generate_stats {
-    size_t n_prompt;   /* prompt tokens */
-    size_t n_reused;   /* of these, already in the session's KV cache */
-    size_t n_tokens;   /* tokens chosen */
-    uint64_t prompt_ns; /* evaluating the prompt */
-    uint64_t decode_ns; /* from the first token chosen to the last */
+    size_t n_prompt;      /* prompt tokens */
+    size_t n_reused;      /* of these, already in the session's KV cache */
+    size_t n_tokens;      /* tokens chosen */
+    uint64_t prompt_ns;   /* evaluating the prompt */
+    uint64_t decode_ns;   /* from the first token chosen to the last */
     uint64_t logits_hash; /* XXH3-64 of the last logits, [n_vocab] float32 */
     cf_finish finish;
 } cf_generate_stats;
@@ -502,18 +503,18 @@ typedef struct cf_generate_stats {
  * prompt. What the session holds of the prompt's beginning is reused, the rest forgotten. Session
  * and tokenizer (NULL: no text, no stop strings) must outlive it, and the session must not be used
  * otherwise meanwhile; strings and arrays of the options are copied. Errors: INVALID_ARGUMENT (an
- * empty prompt, an option out of its bounds, an id outside the vocabulary), CONTEXT_FULL (the prompt
- * alone does not fit), OUT_OF_MEMORY. Cost: allocates; evaluates nothing yet.
+ * empty prompt, an option out of its bounds, an id outside the vocabulary), CONTEXT_FULL (the
+ * prompt alone does not fit), OUT_OF_MEMORY. Cost: allocates; evaluates nothing yet.
  */
 CF_API cf_status cf_generation_begin(cf_session *session, const cf_tokenizer *tokenizer,
                                      const cf_token *prompt, size_t n_prompt, size_t max_tokens,
-                                     const cf_generate_options *options,
-                                     cf_generation **generation, cf_error *error);
+                                     const cf_generate_options *options, cf_generation **generation,
+                                     cf_error *error);
 
 /*
  * Takes one step: a chunk of the prompt or one token; after the last it gives END, each time it is
- * called. Several generations of several sessions can so be interleaved by one thread. Errors: those
- * of cf_session_eval(). Cost: one evaluation; allocates nothing.
+ * called. Several generations of several sessions can so be interleaved by one thread. Errors:
+ * those of cf_session_eval(). Cost: one evaluation; allocates nothing.
  */
 CF_API cf_status cf_generation_next(cf_generation *generation, cf_event *event, cf_error *error);
 
@@ -541,7 +542,7 @@ CF_API cf_status cf_generate_text(cf_session *session, const cf_tokenizer *token
                                   void *user, cf_generate_stats *stats, cf_error *error);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 9  Scoring                                                                                      */
+/* 9  Scoring */
 /* ---------------------------------------------------------------------------------------------- */
 
 typedef struct cf_score_options {
@@ -558,29 +559,30 @@ typedef struct cf_score_options {
  * Log-probability of each token given those before it: logprobs [n_ids], of the raw logits; the
  * first has none and is NaN. Text longer than a window is read in overlapping windows, each token
  * scored once, in the first window that holds it (so with at least n_window - n_stride tokens of
- * context after the first window). `top` is NULL or [n_ids][n_top]: the most probable tokens at each
- * position, best first; ids -1 and NaN at the first. What the session held is forgotten, save a
- * common beginning. Errors: those of cf_session_eval(); n_ids ≥ 1. Cost: about n_window / n_stride
- * evaluations of the text.
+ * context after the first window). `top` is NULL or [n_ids][n_top]: the most probable tokens at
+ * each position, best first; ids -1 and NaN at the first. What the session held is forgotten, save
+ * a common beginning. Errors: those of cf_session_eval(); n_ids ≥ 1. Cost: about n_window /
+ * n_stride evaluations of the text.
  */
 CF_API cf_status cf_score(cf_session *session, const cf_token *ids, size_t n_ids,
                           const cf_score_options *options, float *logprobs, cf_alternative *top,
                           cf_error *error);
 
 /* ---------------------------------------------------------------------------------------------- */
-/* 10  Measurement                                                                                 */
+/* 10  Measurement */
 /* ---------------------------------------------------------------------------------------------- */
 
 /* The speeds that bound this backend on this machine, to hold a figure against. */
 typedef struct cf_ceilings {
-    double read_bytes_per_s;    /* reading memory once, front to back, all threads */
-    double matmul_flop_per_s;   /* the BLAS alone on this model's matrix shapes, float32 (CPU) */
-    double matmul_s;            /* seconds of those matrix products for n_tokens tokens */
+    double read_bytes_per_s;  /* reading memory once, front to back, all threads */
+    double matmul_flop_per_s; /* the BLAS alone on this model's matrix shapes, float32 (CPU) */
+    double matmul_s;          /* seconds of those matrix products for n_tokens tokens */
 } cf_ceilings;
 
 /*
- * Measures them, with `n_threads` CPU threads (0: as a session's default), for prompts of `n_tokens`
- * tokens (0: skip the matrix products). Takes a second or two. Errors: OUT_OF_MEMORY, DEVICE.
+ * Measures them, with `n_threads` CPU threads (0: as a session's default), for prompts of
+ * `n_tokens` tokens (0: skip the matrix products). Takes a second or two. Errors: OUT_OF_MEMORY,
+ * DEVICE.
  */
 CF_API cf_status cf_model_measure(const cf_model *model, int32_t n_threads, size_t n_tokens,
                                   cf_ceilings *ceilings, cf_error *error);

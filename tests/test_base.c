@@ -112,7 +112,8 @@ static void a_long_message_is_cut_at_a_character(void **state)
 static void each_status_has_text_and_mappings(void **state)
 {
     (void)state;
-    assert_string_equal(cf_status_text(CF_STATUS_CONTEXT_FULL), "more tokens than the context holds");
+    assert_string_equal(cf_status_text(CF_STATUS_CONTEXT_FULL),
+                        "more tokens than the context holds");
     assert_int_equal(cf_status_http(CF_STATUS_OUT_OF_MEMORY), 503);
     assert_string_equal(cf_status_python(CF_STATUS_NOT_FOUND), "FileNotFoundError");
     assert_string_equal(cf_status_text((cf_status)99), "unknown status");
@@ -144,8 +145,8 @@ static void files_that_cannot_be_mapped_are_named(void **state)
 static void json_is_parsed_strictly(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"",      "{",         "[01]",           "[1e400]", "{} x",
-                                      "[\"\xff\"]", "{\"a\":1,\"a\":2}", "[1,]", "nul"};
+    static const char *const bad[] = {
+        "", "{", "[01]", "[1e400]", "{} x", "[\"\xff\"]", "{\"a\":1,\"a\":2}", "[1,]", "nul"};
     cf_error error;
     json_t *value;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)

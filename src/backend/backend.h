@@ -17,13 +17,13 @@ typedef struct cf_backend_session cf_backend_session;
 
 /*
  * One evaluation. The caller has checked it: 1 ≤ n ≤ n_chunk, pos + n ≤ n_context, ids inside the
- * vocabulary, n_logits ≤ n. Keys and values of positions pos … pos + n - 1 are written; those before
- * pos are what earlier steps wrote; those beyond are never read.
+ * vocabulary, n_logits ≤ n. Keys and values of positions pos … pos + n - 1 are written; those
+ * before pos are what earlier steps wrote; those beyond are never read.
  */
 typedef struct cf_step {
     const cf_token *ids; /* [n] */
     size_t n;
-    size_t pos; /* position of ids[0]: the number of tokens in the KV cache before it */
+    size_t pos;    /* position of ids[0]: the number of tokens in the KV cache before it */
     float *logits; /* [n_logits][n_vocab] of the last n_logits tokens, or NULL */
     size_t n_logits;
     float *hidden; /* [n_layers + 1][hidden_rows][d_model]: rows hidden_row … of each, or NULL */

@@ -59,7 +59,8 @@ cf_status cf_path_join(char *path, size_t capacity, const char *folder, const ch
     int n = snprintf(path, capacity, "%s/%s", folder, name);
     if (n < 0 || (size_t)n >= capacity)
         return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
-                       "path of %d bytes is too long, at most %zu: %.80s…", n, capacity - 1, folder);
+                       "path of %d bytes is too long, at most %zu: %.80s…", n, capacity - 1,
+                       folder);
     return CF_STATUS_OK;
 }
 

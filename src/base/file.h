@@ -18,7 +18,8 @@ cf_status cf_file_map(const char *path, cf_file *file, cf_error *error);
 /* Takes a zeroed or unmapped file too. */
 void cf_file_unmap(cf_file *file);
 
-/* Joins a folder and a name into `path` of `capacity` bytes; INVALID_ARGUMENT if it does not fit. */
+/* Joins a folder and a name into `path` of `capacity` bytes; INVALID_ARGUMENT if it does not fit.
+ */
 cf_status cf_path_join(char *path, size_t capacity, const char *folder, const char *name,
                        cf_error *error);
 

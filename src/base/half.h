@@ -1,4 +1,5 @@
-/* Conversions between float32 and the two 16-bit formats, in plain C: the reference for all others. */
+/* Conversions between float32 and the two 16-bit formats, in plain C: the reference for all others.
+ */
 #ifndef CF_BASE_HALF_H
 #define CF_BASE_HALF_H
 

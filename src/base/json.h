@@ -1,4 +1,5 @@
-/* JSON from outside, strictly: RFC 8259, valid UTF-8, no duplicate keys, nothing after the value. */
+/* JSON from outside, strictly: RFC 8259, valid UTF-8, no duplicate keys, nothing after the value.
+ */
 #ifndef CF_BASE_JSON_H
 #define CF_BASE_JSON_H
 

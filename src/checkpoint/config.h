@@ -5,9 +5,10 @@
 #include "clusterfusion.h"
 
 /*
- * Parses `n_bytes` of a config.json; `name` begins the error's message. Errors: BAD_FILE (not JSON, a
- * field missing, of the wrong type or out of bounds, sizes that contradict each other), UNSUPPORTED
- * (another model_type, rope scaling, an activation or option that changes the arithmetic; named).
+ * Parses `n_bytes` of a config.json; `name` begins the error's message. Errors: BAD_FILE (not JSON,
+ * a field missing, of the wrong type or out of bounds, sizes that contradict each other),
+ * UNSUPPORTED (another model_type, rope scaling, an activation or option that changes the
+ * arithmetic; named).
  */
 cf_status cf_config_parse(const void *data, size_t n_bytes, const char *name, cf_shape *shape,
                           cf_error *error);

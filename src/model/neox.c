@@ -55,9 +55,8 @@ static cf_status check_size(const char *name, int64_t size, int64_t low, int64_t
 {
     if (size >= low && size <= high)
         return CF_STATUS_OK;
-    return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
-                   "shape: %s is %lld, expected %lld to %lld", name, (long long)size,
-                   (long long)low, (long long)high);
+    return cf_fail(error, CF_STATUS_INVALID_ARGUMENT, "shape: %s is %lld, expected %lld to %lld",
+                   name, (long long)size, (long long)low, (long long)high);
 }
 
 cf_status cf_shape_check(const cf_shape *shape, cf_error *error)

@@ -54,9 +54,9 @@ cf_status cf_shape_check(const cf_shape *shape, cf_error *error);
 
 /*
  * Finds every weight among `tensors` and checks its shape. Names may carry the "gpt_neox." prefix;
- * buffers (attention.bias, attention.masked_bias, rotary_emb.inv_freq) are passed over. BAD_FILE for
- * a tensor that is missing, twice there, misshapen or of no known name; each named with its file.
- * The tensors must outlive the model, which cf_neox_unbind() frees.
+ * buffers (attention.bias, attention.masked_bias, rotary_emb.inv_freq) are passed over. BAD_FILE
+ * for a tensor that is missing, twice there, misshapen or of no known name; each named with its
+ * file. The tensors must outlive the model, which cf_neox_unbind() frees.
  */
 cf_status cf_neox_bind(const cf_shape *shape, const cf_tensor *tensors, size_t n_tensors,
                        cf_neox *neox, cf_error *error);
