@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "checkpoint/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,16 +39,9 @@ const char *cf_neox_plain_name(const char *name)
     return strncmp(name, PREFIX, n) == 0 ? name + n : name;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n_text = strlen(text), n_end = strlen(end);
-    return n_text >= n_end && strcmp(text + n_text - n_end, end) == 0;
-}
-
 bool cf_neox_is_buffer(const char *name)
 {
-    return ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias") ||
-           ends_with(name, "rotary_emb.inv_freq");
+    return cf_tensor_is_buffer(name, strlen(name));
 }
 
 static cf_status check_size(const char *name, int64_t size, int64_t low, int64_t high,
