@@ -1,0 +1,96 @@
+/* What the files of the CPU backend share: its model, its session, and the stages of a step. */
+#ifndef CF_BACKEND_CPU_CPU_H
+#define CF_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+/* A layer's vectors, in float32. Biases that the model lacks are zeros. */
+typedef struct cf_cpu_layer {
+    const float *ln1_weight, *ln1_bias;  /* [d_model] */
+    const float *ln2_weight, *ln2_bias;  /* [d_model] */
+    const float *qkv_bias;               /* [3 d_model] */
+    const float *dense_bias, *down_bias; /* [d_model] */
+    const float *up_bias;                /* [d_ffn] */
+} cf_cpu_layer;
+
+struct cf_backend_model {
+    const cf_neox *neox;
+    const cf_kernels *kernels;
+    cf_cpu_layer *layers; /* [n_layers] */
+    const float *final_ln_weight, *final_ln_bias;
+    float *vectors;             /* all of them */
+    float *inverse_frequencies; /* [d_rotary / 2] */
+    char text[256];
+};
+
+struct cf_backend_session {
+    const cf_backend_model *model;
+    const cf_kernels *kernels;
+    cf_backend_options options;
+    float *residual; /* [n_chunk][d_model] */
+    float *normed;   /* [n_chunk][d_model] */
+    float *normed2;  /* [n_chunk][d_model] */
+    float *qkv;      /* [n_chunk][3 d_model] */
+    float *attended; /* [n_chunk][d_model] */
+    float *ffn;      /* [n_chunk][d_ffn] */
+    float *cos_sin;  /* [n_chunk][2][d_rotary / 2] */
+    float *scores;   /* [n_threads][score_stride] */
+    size_t score_stride;
+    void *keys;   /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
+    void *values; /* the same */
+};
+
+/* One thread of a step's team. */
+typedef struct cf_worker {
+    size_t index, count;
+} cf_worker;
+
+/* Processors that this process may use: affinity and the control group's quota. At least 1. */
+int32_t cf_cpu_count(void);
+
+/* One term of a sum of matrix products: input weightᵀ + bias. */
+typedef struct cf_term {
+    const float *input; /* [n][columns of weight] */
+    const cf_tensor *weight;
+    const float *bias; /* [rows of weight], or NULL */
+} cf_term;
+
+/* output = (add ? output : 0) + Σ terms, then the activation if `activated`. All of one row count.
+ */
+typedef struct cf_linear {
+    float *output; /* [n][rows] */
+    size_t n_terms;
+    cf_term terms[2];
+    bool add, activated;
+} cf_linear;
+
+/* This worker's share of `n_linears` independent products for n tokens. No barrier. */
+void cf_cpu_linear(cf_backend_session *session, cf_worker worker, const cf_linear *linears,
+                   size_t n_linears, size_t n);
+
+/*
+ * This worker's share of rotary embedding, KV cache writes and attention of one layer, n tokens
+ * from position pos: qkv → attended. No barrier.
+ */
+void cf_cpu_attention(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
+                      size_t pos);
+
+/* The functions of the seam, which says what they do. */
+cf_status cf_cpu_model_create(const cf_neox *neox, const cf_model_options *options,
+                              cf_backend_model **model, const char **text, cf_error *error);
+void cf_cpu_model_free(cf_backend_model *model);
+void cf_cpu_session_defaults(const cf_backend_model *model, cf_backend_options *options);
+cf_status cf_cpu_session_measure(const cf_backend_model *model, const cf_backend_options *options,
+                                 cf_session_memory *memory, cf_error *error);
+cf_status cf_cpu_session_create(const cf_backend_model *model, const cf_backend_options *options,
+                                cf_backend_session **session, cf_error *error);
+void cf_cpu_session_free(cf_backend_session *session);
+cf_status cf_cpu_step(cf_backend_session *session, const cf_step *step, cf_error *error);
+cf_status cf_cpu_measure(const cf_backend_model *model, int32_t n_threads, size_t n_tokens,
+                         cf_ceilings *ceilings, cf_error *error);
+
+/* Makes a session use the kernels of `isa`: for tests and measurements. */
+void cf_cpu_force_kernels(cf_backend_session *session, const cf_kernels *kernels);
+
+#endif
