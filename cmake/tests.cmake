@@ -2,7 +2,8 @@
 # tools/run-tests runs them all and counts single tests.
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 
-add_library(cf_test_support STATIC tests/support/support.c)
+file(GLOB cf_test_support_sources CONFIGURE_DEPENDS tests/support/*.c)
+add_library(cf_test_support STATIC ${cf_test_support_sources})
 target_include_directories(cf_test_support PUBLIC tests)
 target_link_libraries(cf_test_support PUBLIC clusterfusion_static PkgConfig::CMOCKA)
 target_compile_definitions(cf_test_support PUBLIC CF_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

@@ -1,0 +1,171 @@
+#include "schedule/deal.h"
+
+#include "base/memory.h"
+
+/*
+ * Tiles are dealt like cards, one to each block in turn: neighbouring rows go to different blocks,
+ * which read them at the same time. A unit of residual rows is a whole row of down and dense for
+ * one block, so the blocks that get one unit more than others get fewer tiles of the other phases.
+ * They leave the round early, at its end: until then all blocks advance in step.
+ */
+
+static int32_t n_tiles_of(const cf_phase *phase)
+{
+    return (phase->n_rows + phase->tile_rows - 1) / phase->tile_rows;
+}
+
+static bool is_owned(const cf_phase *phase)
+{
+    return phase->matrix == CF_MATRIX_DOWN || phase->matrix == CF_MATRIX_DENSE;
+}
+
+static bool is_free(const cf_phase *phase)
+{
+    return phase->matrix == CF_MATRIX_QKV || phase->matrix == CF_MATRIX_UP;
+}
+
+/* Tiles, of `n` dealt in turn to `n_blocks`, that `block` gets. */
+static int32_t turn_share(int32_t n, int32_t n_blocks, int32_t block)
+{
+    return (n - block + n_blocks - 1) / n_blocks;
+}
+
+static int32_t lightest(const int64_t *weights, int32_t n)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++)
+        if (weights[i] < weights[best])
+            best = i;
+    return best;
+}
+
+/* How many free tiles each block gets, so that all stream the same weights in a layer, to a tile.
+ */
+static void level(const cf_schedule *schedule, int64_t *weights, int32_t *quotas)
+{
+    int64_t d_model = schedule->shape.d_model;
+    int64_t tile = schedule->tile_rows * d_model;
+    int64_t unit = schedule->unit_rows * (d_model + schedule->shape.d_ffn);
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        quotas[b] = 0;
+        weights[b] = unit * schedule->shares[b].n_units;
+    }
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        int32_t n_tiles = is_free(&schedule->phases[p]) ? n_tiles_of(&schedule->phases[p]) : 0;
+        for (int32_t t = 0; t < n_tiles; t++) {
+            int32_t b = lightest(weights, schedule->n_blocks);
+            weights[b] += tile;
+            quotas[b]++;
+        }
+    }
+}
+
+/* Counts every block's tiles; `quotas` are its free ones. */
+static void count_shares(cf_schedule *schedule, const int32_t *quotas)
+{
+    const cf_phase *head = &schedule->phases[schedule->n_phases - 1];
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        cf_share *share = &schedule->shares[b];
+        share->n_layer_tiles = quotas[b] + share->n_units * schedule->n_parts;
+        share->n_head_tiles = turn_share(n_tiles_of(head), schedule->n_blocks, b);
+        int32_t n_tiles = share->n_layer_tiles + share->n_head_tiles;
+        if (n_tiles > schedule->max_tiles)
+            schedule->max_tiles = n_tiles;
+    }
+}
+
+/* Where the next tile goes, and how many each block has been given. */
+typedef struct dealer {
+    cf_schedule *schedule;
+    int32_t *quotas;
+    int32_t *given;
+    int32_t turn;
+} dealer;
+
+static void give(dealer *deal, int32_t block, int32_t phase_index, int32_t tile)
+{
+    cf_schedule *schedule = deal->schedule;
+    const cf_phase *phase = &schedule->phases[phase_index];
+    cf_share *share = &schedule->shares[block];
+    int32_t first = tile * phase->tile_rows, left = phase->n_rows - first;
+    cf_tile *next =
+        &schedule
+             ->tiles[(size_t)block * (size_t)schedule->max_tiles + (size_t)deal->given[block]++];
+    *next = (cf_tile){
+        .row = phase->row + first,
+        .phase = (uint8_t)phase_index,
+        .n_rows = (uint8_t)(left < phase->tile_rows ? left : phase->tile_rows),
+        .unit = (uint16_t)share->n_phase_tiles[phase_index]++,
+    };
+}
+
+static int32_t next_with_quota(dealer *deal)
+{
+    int32_t n_blocks = deal->schedule->n_blocks;
+    while (deal->quotas[deal->turn] == 0)
+        deal->turn = (deal->turn + 1) % n_blocks;
+    int32_t block = deal->turn;
+    deal->quotas[block]--;
+    deal->turn = (deal->turn + 1) % n_blocks;
+    return block;
+}
+
+static void deal_phase(dealer *deal, int32_t phase_index)
+{
+    const cf_phase *phase = &deal->schedule->phases[phase_index];
+    int32_t n_tiles = n_tiles_of(phase);
+    for (int32_t t = 0; t < n_tiles; t++) {
+        int32_t block = is_free(phase) ? next_with_quota(deal) : t % deal->schedule->n_blocks;
+        give(deal, block, phase_index, t);
+    }
+}
+
+static void count_units(cf_schedule *schedule)
+{
+    int32_t n_blocks = schedule->n_blocks, n_units = 0;
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        if (is_owned(&schedule->phases[p]))
+            n_units = n_tiles_of(&schedule->phases[p]);
+    for (int32_t b = 0; b < n_blocks; b++)
+        schedule->shares[b].n_units = turn_share(n_units, n_blocks, b);
+    schedule->max_units = schedule->shares[0].n_units;
+}
+
+static cf_status deal_all(cf_schedule *schedule, int64_t *weights, int32_t *quotas, int32_t *given,
+                          cf_error *error)
+{
+    count_units(schedule);
+    level(schedule, weights, quotas);
+    count_shares(schedule, quotas);
+    size_t n_tiles = (size_t)schedule->n_blocks * (size_t)schedule->max_tiles;
+    cf_status status = CF_ALLOC(&schedule->tiles, n_tiles, "schedule", error);
+    if (status != CF_STATUS_OK)
+        return status;
+    dealer state = {.schedule = schedule, .quotas = quotas, .given = given};
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        deal_phase(&state, p);
+        for (int32_t b = 0; b < schedule->n_blocks; b++)
+            schedule->phases[p].n_blocks += schedule->shares[b].n_phase_tiles[p] > 0;
+    }
+    return CF_STATUS_OK;
+}
+
+cf_status cf_schedule_deal(cf_schedule *schedule, cf_error *error)
+{
+    size_t n = (size_t)schedule->n_blocks;
+    int64_t *weights = NULL;
+    int32_t *quotas = NULL, *given = NULL;
+    cf_status status = CF_ALLOC(&schedule->shares, n, "schedule", error);
+    if (status == CF_STATUS_OK)
+        status = CF_ALLOC(&weights, n, "schedule", error);
+    if (status == CF_STATUS_OK)
+        status = CF_ALLOC(&quotas, n, "schedule", error);
+    if (status == CF_STATUS_OK)
+        status = CF_ALLOC(&given, n, "schedule", error);
+    if (status == CF_STATUS_OK)
+        status = deal_all(schedule, weights, quotas, given, error);
+    cf_dealloc(weights);
+    cf_dealloc(quotas);
+    cf_dealloc(given);
+    return status;
+}

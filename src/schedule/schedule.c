@@ -1,0 +1,304 @@
+#include "schedule/schedule.h"
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "schedule/deal.h"
+
+/*
+ * A tile is about as long as a row of a large model: shorter ones do not reach the memory's speed,
+ * and the last tile of a phase keeps one warp busy while all others wait.
+ */
+#define TILE_BYTES 12288
+
+/* In flight per block. More does not read faster, and makes every other load wait behind it. */
+#define WINDOW_BYTES 51200
+
+/* Elements that a warp reads at a time: 16 bytes a lane. */
+#define WARP_ELEMENTS 256
+
+/* Positions of the KV cache that are worth a block of their own. */
+#define SPLIT_POSITIONS 64
+
+static int32_t min(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int32_t max(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+static int32_t divide_up(int32_t a, int32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int32_t divide_near(int32_t a, int32_t b)
+{
+    return (a + b / 2) / b;
+}
+
+static int32_t round_up(int32_t a, int32_t b)
+{
+    return divide_up(a, b) * b;
+}
+
+static int32_t floor_power_of_two(int32_t value)
+{
+    int32_t power = 1;
+    while (2 * power <= value)
+        power *= 2;
+    return power;
+}
+
+static cf_status check_shape(const cf_shape *shape, cf_error *error)
+{
+    static const int32_t head_widths[] = {32, 64, 80, 96, 128, 256};
+    bool known = false;
+    for (size_t i = 0; i < sizeof head_widths / sizeof *head_widths; i++)
+        known = known || shape->d_head == head_widths[i];
+    if (!known)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                       "CUDA: head width %d, expected 32, 64, 80, 96, 128 or 256", shape->d_head);
+    if (shape->d_model % 8 != 0 || shape->d_model > CF_SCHEDULE_MAX_D_MODEL)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                       "CUDA: d_model %d, expected a multiple of 8, at most %d", shape->d_model,
+                       CF_SCHEDULE_MAX_D_MODEL);
+    if (shape->d_ffn % 8 != 0)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED, "CUDA: d_ffn %d, expected a multiple of 8",
+                       shape->d_ffn);
+    if (shape->n_layers > CF_SCHEDULE_MAX_LAYERS)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED, "CUDA: %d layers, expected at most %d",
+                       shape->n_layers, CF_SCHEDULE_MAX_LAYERS);
+    return CF_STATUS_OK;
+}
+
+/*
+ * One block a multiprocessor. Where residual rows are so few that some blocks would own one and
+ * some two, fewer blocks that own the same number finish together.
+ */
+static int32_t choose_blocks(int32_t n_multiprocessors, int32_t d_model)
+{
+    if (d_model >= 2 * n_multiprocessors)
+        return n_multiprocessors;
+    return divide_up(d_model, divide_up(d_model, n_multiprocessors));
+}
+
+/* Tiles of at most TILE_BYTES; fewer rows where a block would get too few of them to level. */
+static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits, cf_error *error)
+{
+    const cf_shape *shape = &schedule->shape;
+    int32_t d_model = shape->d_model, n_rows = TILE_BYTES / (2 * d_model);
+    int32_t n_blocks = choose_blocks(limits->n_multiprocessors, d_model);
+    schedule->n_blocks = n_blocks;
+    schedule->tile_rows = floor_power_of_two(min(n_rows, 3 * d_model / (4 * n_blocks)));
+    int32_t n_unit_rows = min(n_rows, CF_SCHEDULE_MAX_CHUNKS * TILE_BYTES / (2 * shape->d_ffn));
+    schedule->unit_rows = floor_power_of_two(min(n_unit_rows, d_model / (2 * n_blocks)));
+    schedule->head_tile_rows = floor_power_of_two(min(min(n_rows, 32), shape->n_vocab / n_blocks));
+    schedule->n_chunks = divide_up(shape->d_ffn, TILE_BYTES / (2 * schedule->unit_rows));
+    schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
+    schedule->n_parts = schedule->n_chunks + 1;
+    schedule->max_splits = min(max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
+    if (schedule->n_chunks > CF_SCHEDULE_MAX_CHUNKS)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                       "CUDA: d_ffn %d makes %d chunks, expected at most %d", shape->d_ffn,
+                       schedule->n_chunks, CF_SCHEDULE_MAX_CHUNKS);
+    return CF_STATUS_OK;
+}
+
+static void add_phase(cf_schedule *schedule, cf_phase phase)
+{
+    bool is_down = phase.matrix == CF_MATRIX_DOWN;
+    bool is_owned = is_down || phase.matrix == CF_MATRIX_DENSE;
+    phase.tile_rows = is_owned                         ? schedule->unit_rows
+                      : phase.matrix == CF_MATRIX_HEAD ? schedule->head_tile_rows
+                                                       : schedule->tile_rows;
+    phase.row_bytes = 2 * (is_down ? schedule->shape.d_ffn : schedule->shape.d_model);
+    schedule->phases[schedule->n_phases++] = phase;
+}
+
+static void add_dense(cf_schedule *schedule)
+{
+    int32_t d_model = schedule->shape.d_model;
+    add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DENSE,
+                                   .input = CF_VECTOR_ATTENTION,
+                                   .n_rows = d_model,
+                                   .n_columns = d_model,
+                                   .part = 0});
+}
+
+static void add_phases(cf_schedule *schedule)
+{
+    const cf_shape *shape = &schedule->shape;
+    int32_t d_model = shape->d_model, chunk = schedule->chunk;
+    add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_QKV,
+                                   .input = CF_VECTOR_NORM1,
+                                   .n_rows = 3 * d_model,
+                                   .n_columns = d_model});
+    if (!shape->parallel_residual)
+        add_dense(schedule);
+    for (int32_t k = 0; k < schedule->n_chunks; k++)
+        add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_UP,
+                                       .input = CF_VECTOR_NORM2,
+                                       .row = k * chunk,
+                                       .n_rows = min(chunk, shape->d_ffn - k * chunk),
+                                       .n_columns = d_model});
+    for (int32_t k = 0; k < schedule->n_chunks; k++)
+        add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
+                                       .input = CF_VECTOR_FFN + k,
+                                       .n_rows = d_model,
+                                       .column = k * chunk,
+                                       .n_columns = min(chunk, shape->d_ffn - k * chunk),
+                                       .part = 1 + k});
+    if (shape->parallel_residual)
+        add_dense(schedule);
+    add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_HEAD,
+                                   .input = CF_VECTOR_NORM1,
+                                   .n_rows = shape->n_vocab,
+                                   .n_columns = d_model});
+}
+
+/* The work space of attention: a partial result a warp, and q, k and v of the new position. */
+static int32_t attention_bytes(int32_t d_head)
+{
+    int32_t n_partial = CF_SCHEDULE_N_ATTENTION_WARPS * (d_head + 2);
+    return 4 * (n_partial + d_head) + 2 * 2 * d_head;
+}
+
+/* Takes `n_bytes` from the top of what is laid out so far. */
+static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
+{
+    int32_t offset = shared->total;
+    shared->total += round_up(n_bytes, 128);
+    return offset;
+}
+
+/*
+ * Two pairs of vectors share their place. Attention's is complete only after all products with the
+ * first LayerNorm's; the MLP's last chunk is loaded after the others, so after all products with
+ * the second LayerNorm's.
+ */
+static void lay_out_vectors(cf_schedule *schedule)
+{
+    cf_shared_layout *shared = &schedule->shared;
+    int32_t d_model = schedule->shape.d_model, last = CF_VECTOR_FFN + schedule->n_chunks - 1;
+    shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
+    shared->vectors[CF_VECTOR_ATTENTION] = shared->vectors[CF_VECTOR_NORM1];
+    shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * max(d_model, schedule->chunk));
+    shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
+    for (int32_t v = CF_VECTOR_FFN; v < last; v++)
+        shared->vectors[v] = place(shared, 2 * schedule->chunk);
+}
+
+static void lay_out_all_but_ring(cf_schedule *schedule)
+{
+    cf_shared_layout *shared = &schedule->shared;
+    int32_t unit_bytes = (int32_t)sizeof(float) * schedule->unit_rows * schedule->max_units;
+    shared->total = CF_SCHEDULE_FIXED_BYTES;
+    shared->tiles = place(shared, schedule->max_tiles * (int32_t)sizeof(cf_tile));
+    shared->residual = place(shared, unit_bytes);
+    shared->partials = place(shared, unit_bytes * schedule->n_parts);
+    shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
+    lay_out_vectors(schedule);
+    shared->ring = shared->total;
+}
+
+/* The number of consumer warps, about 8, that lets the ring use most of the slots that fit. */
+static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
+{
+    static const int32_t candidates[] = {8, 9, 7, 10, 6};
+    schedule->n_consumers = min(n_fitting, 6);
+    schedule->n_slots = schedule->n_consumers;
+    for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
+        int32_t n_slots = n_fitting / candidates[i] * candidates[i];
+        if (n_slots <= schedule->n_slots)
+            continue;
+        schedule->n_slots = n_slots;
+        schedule->n_consumers = candidates[i];
+    }
+}
+
+static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
+{
+    int32_t tile_bytes = 0, n_bias_rows = max(schedule->tile_rows, schedule->head_tile_rows);
+    lay_out_all_but_ring(schedule);
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        const cf_phase *phase = &schedule->phases[p];
+        tile_bytes = max(tile_bytes, 2 * phase->tile_rows * phase->n_columns);
+    }
+    schedule->bias_offset = tile_bytes;
+    schedule->slot_bytes = round_up(tile_bytes + 4 * round_up(n_bias_rows, 4), 128);
+    int32_t n_fitting = (shared_bytes - schedule->shared.ring) / schedule->slot_bytes;
+    choose_ring(schedule, min(n_fitting, CF_SCHEDULE_MAX_SLOTS));
+    if (schedule->n_slots < 2)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                       "CUDA: the kernel needs %d bytes of shared memory, the GPU has %d a block",
+                       schedule->shared.ring + 2 * schedule->slot_bytes, shared_bytes);
+    schedule->n_window =
+        min(max(2, divide_near(WINDOW_BYTES, schedule->slot_bytes)), schedule->n_slots);
+    schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
+    return CF_STATUS_OK;
+}
+
+/* Whether a block has a tile of every matrix of a layer: see cf_share. */
+static bool takes_part(const cf_schedule *schedule, const cf_share *share)
+{
+    int32_t n_tiles[CF_MATRIX_HEAD + 1] = {0};
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        n_tiles[schedule->phases[p].matrix] += share->n_phase_tiles[p];
+    bool all = true;
+    for (int32_t m = 0; m < CF_N_LAYER_MATRICES; m++)
+        all = all && n_tiles[m] > 0;
+    return all;
+}
+
+static cf_status check_shares(const cf_schedule *schedule, cf_error *error)
+{
+    for (int32_t b = 0; b < schedule->n_blocks; b++)
+        if (!takes_part(schedule, &schedule->shares[b]))
+            return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                           "CUDA: d_ffn %d is too small for d_model %d on %d multiprocessors",
+                           schedule->shape.d_ffn, schedule->shape.d_model, schedule->n_blocks);
+    return CF_STATUS_OK;
+}
+
+cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
+                             cf_schedule *schedule, cf_error *error)
+{
+    *schedule = (cf_schedule){.shape = *shape};
+    CF_TRY(check_shape(shape, error));
+    CF_TRY(choose_sizes(schedule, limits, error));
+    add_phases(schedule);
+    cf_status status = cf_schedule_deal(schedule, error);
+    if (status == CF_STATUS_OK)
+        status = check_shares(schedule, error);
+    if (status == CF_STATUS_OK)
+        status = lay_out(schedule, limits->shared_bytes, error);
+    if (status != CF_STATUS_OK)
+        cf_schedule_free(schedule);
+    return status;
+}
+
+void cf_schedule_free(cf_schedule *schedule)
+{
+    cf_dealloc(schedule->tiles);
+    cf_dealloc(schedule->shares);
+    *schedule = (cf_schedule){0};
+}
+
+int32_t cf_schedule_splits(const cf_schedule *schedule, int32_t n_pos)
+{
+    return min(divide_up(n_pos, SPLIT_POSITIONS), schedule->max_splits);
+}
+
+uint64_t cf_schedule_token_bytes(const cf_schedule *schedule)
+{
+    uint64_t layer = 0, head = 0;
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        const cf_phase *phase = &schedule->phases[p];
+        uint64_t n_bytes = (uint64_t)phase->n_rows * (2 * (uint64_t)phase->n_columns + 4);
+        *(phase->matrix == CF_MATRIX_HEAD ? &head : &layer) += n_bytes;
+    }
+    return layer * (uint64_t)schedule->shape.n_layers + head;
+}

@@ -1,0 +1,142 @@
+/*
+ * A token as streams of bytes: which block of a GPU reads which rows of which matrix, in which
+ * order, and where everything lies in its shared memory. Plain data, made from a model's shape and
+ * a GPU's limits; the kernel walks it, and so can a test without a GPU.
+ *
+ * One block runs on each multiprocessor for a whole token. It streams its tiles, a few rows of a
+ * matrix each, through a ring of slots in shared memory: those of one layer, for every layer alike,
+ * then those of the LM head. The tiles of a layer come in phases, the same order in every block:
+ *
+ *     parallel residual      qkv   up 0 … up n   down 0 … down n   dense
+ *     sequential residual    qkv   dense   up 0 … up n   down 0 … down n
+ *
+ * so that what a phase waits for was streamed in an earlier one, by all blocks, and other weights
+ * flow meanwhile. Phase `up k` makes the columns that phase `down k` reads. Each row of the
+ * residual (a row of dense and of down) belongs to one block, which sums it in a fixed order: the
+ * same model, GPU and prompt give the same bits.
+ */
+#ifndef CF_SCHEDULE_SCHEDULE_H
+#define CF_SCHEDULE_SCHEDULE_H
+
+#include "clusterfusion.h"
+
+enum {
+    CF_SCHEDULE_MAX_LAYERS = 64,
+    CF_SCHEDULE_MAX_D_MODEL = 6144,
+    CF_SCHEDULE_MAX_CHUNKS = 8,
+    CF_SCHEDULE_MAX_PHASES = 3 + 2 * CF_SCHEDULE_MAX_CHUNKS,
+    CF_SCHEDULE_MAX_SLOTS = 32,
+    CF_SCHEDULE_MAX_SPLITS = 16,
+    CF_SCHEDULE_N_ATTENTION_WARPS = 4,
+    CF_SCHEDULE_N_VECTOR_WARPS = 8,
+    CF_SCHEDULE_FIXED_BYTES = 1024, /* of shared memory, for barriers and counters */
+};
+
+/* What a GPU allows. */
+typedef struct cf_gpu_limits {
+    int32_t n_multiprocessors;
+    int32_t shared_bytes; /* shared memory that one block can have */
+} cf_gpu_limits;
+
+typedef enum cf_matrix {
+    CF_MATRIX_QKV = 0,
+    CF_MATRIX_UP = 1,
+    CF_MATRIX_DOWN = 2,
+    CF_MATRIX_DENSE = 3,
+    CF_MATRIX_HEAD = 4,
+} cf_matrix;
+
+enum { CF_N_LAYER_MATRICES = 4 };
+
+/* The vectors that tiles are multiplied with; each lies in shared memory and has a barrier. */
+typedef enum cf_vector {
+    CF_VECTOR_NORM1 = 0, /* LayerNorm before attention; before the LM head, the final one */
+    CF_VECTOR_NORM2 = 1, /* LayerNorm before the MLP */
+    CF_VECTOR_ATTENTION = 2,
+    CF_VECTOR_FFN = 3, /* and following: chunk k of the activated up projection */
+    CF_N_VECTORS = CF_VECTOR_FFN + CF_SCHEDULE_MAX_CHUNKS,
+} cf_vector;
+
+/* Tiles of one kind: rows row … row + n_rows - 1 and columns column … of a matrix. */
+typedef struct cf_phase {
+    cf_matrix matrix;
+    int32_t input; /* cf_vector; its first element meets the phase's first column */
+    int32_t row, n_rows;
+    int32_t column, n_columns;
+    int32_t row_bytes; /* from one row of the matrix to the next */
+    int32_t tile_rows; /* rows of a tile; the last one may have fewer */
+    int32_t part;      /* down, dense: which of the partial sums of a residual row */
+    int32_t n_blocks;  /* that have tiles of it */
+} cf_phase;
+
+/* A piece of the stream. `unit` counts the tiles of a phase within the block. */
+typedef struct cf_tile {
+    int32_t row;
+    uint8_t phase;
+    uint8_t n_rows;
+    uint16_t unit;
+} cf_tile;
+
+/*
+ * What one block does: tiles[0 … n_layer_tiles - 1] in each layer, then n_head_tiles more. It has a
+ * tile of every matrix of a layer: so whatever it reads, something that all blocks wait for is made
+ * of it, and nobody can overwrite it too early.
+ */
+typedef struct cf_share {
+    int32_t n_layer_tiles;
+    int32_t n_head_tiles;
+    int32_t n_units; /* tiles of residual rows that it owns */
+    int32_t n_phase_tiles[CF_SCHEDULE_MAX_PHASES];
+} cf_share;
+
+/* Offsets in bytes within a block's shared memory; each a multiple of 128. */
+typedef struct cf_shared_layout {
+    int32_t tiles;     /* [max_tiles] cf_tile */
+    int32_t residual;  /* [max_units][unit_rows] float: the block's rows of the residual */
+    int32_t partials;  /* [max_units][n_parts][unit_rows] float */
+    int32_t attention; /* work space of the attention warps */
+    int32_t vectors[CF_N_VECTORS]; /* 16-bit floats */
+    int32_t ring;                  /* [n_slots][slot_bytes] */
+    int32_t total;
+} cf_shared_layout;
+
+typedef struct cf_schedule {
+    cf_shape shape;
+    int32_t n_blocks;
+    int32_t n_consumers; /* warps that multiply: tile i of a block is drained by warp i mod n */
+    int32_t n_slots;     /* a multiple of n_consumers: each slot is drained by one warp only */
+    int32_t n_window;    /* tiles that may be in flight */
+    int32_t slot_bytes;  /* a tile's weights, then its biases */
+    int32_t bias_offset; /* of the biases within a slot */
+    int32_t tile_rows;   /* rows of a tile: of qkv and up, */
+    int32_t unit_rows;   /* of down and dense, */
+    int32_t head_tile_rows;
+    int32_t n_chunks;   /* of the MLP's inner vector */
+    int32_t chunk;      /* its elements; the last chunk may have fewer */
+    int32_t n_parts;    /* partial sums of a residual row: dense and each down chunk */
+    int32_t max_splits; /* of a head's KV cache among blocks */
+    int32_t n_phases;   /* the LM head is the last */
+    cf_phase phases[CF_SCHEDULE_MAX_PHASES];
+    cf_shared_layout shared;
+    int32_t max_units;
+    int32_t max_tiles; /* slots of a block in `tiles` */
+    cf_tile *tiles;    /* [n_blocks][max_tiles] */
+    cf_share *shares;  /* [n_blocks] */
+} cf_schedule;
+
+/*
+ * Makes the schedule of a model with 16-bit weights. UNSUPPORTED names what this kind of kernel
+ * cannot run (a head width, a size that no bulk copy can carry, more shared memory than there is),
+ * before anything is allocated. Free it with cf_schedule_free(). Any thread; milliseconds.
+ */
+cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
+                             cf_schedule *schedule, cf_error *error);
+void cf_schedule_free(cf_schedule *schedule);
+
+/* Blocks that share a head's KV cache when `n_pos` positions are in it, the new one included. */
+int32_t cf_schedule_splits(const cf_schedule *schedule, int32_t n_pos);
+
+/* Bytes of weights and biases that one token streams. */
+uint64_t cf_schedule_token_bytes(const cf_schedule *schedule);
+
+#endif

@@ -1,0 +1,408 @@
+/* What every schedule must hold to, for all known models and the limits of all known GPUs. */
+#include "schedule/schedule.h"
+#include "support/support.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct named_shape {
+    const char *name;
+    int32_t n_layers, d_model, n_heads, d_ffn, n_vocab;
+    bool parallel;
+} named_shape;
+
+static const named_shape models[] = {
+    {"pythia-14m", 6, 128, 4, 512, 50304, true},
+    {"pythia-31m", 6, 256, 8, 1024, 50304, true},
+    {"pythia-70m", 6, 512, 8, 2048, 50304, true},
+    {"pythia-160m", 12, 768, 12, 3072, 50304, true},
+    {"pythia-410m", 24, 1024, 16, 4096, 50304, true},
+    {"pythia-1b", 16, 2048, 8, 8192, 50304, true},
+    {"pythia-1.4b", 24, 2048, 16, 8192, 50304, true},
+    {"pythia-2.8b", 32, 2560, 32, 10240, 50304, true},
+    {"pythia-6.9b", 32, 4096, 32, 16384, 50432, true},
+    {"pythia-12b", 36, 5120, 40, 20480, 50688, true},
+    {"gpt-neox-20b", 44, 6144, 64, 24576, 50432, true},
+    {"RedPajama-INCITE-3B", 32, 2560, 32, 10240, 50432, false},
+    {"RedPajama-INCITE-7B", 32, 4096, 32, 16384, 50432, false},
+    {"uneven", 2, 1280, 16, 5128, 50277, true}, /* nothing divides anything */
+};
+
+typedef struct named_gpu {
+    const char *name;
+    cf_gpu_limits limits;
+} named_gpu;
+
+static const named_gpu gpus[] = {
+    {"sm_80, A100", {.n_multiprocessors = 108, .shared_bytes = 163 * 1024}},
+    {"sm_90, H100 and H200", {.n_multiprocessors = 132, .shared_bytes = 227 * 1024}},
+    {"sm_100, B200", {.n_multiprocessors = 148, .shared_bytes = 227 * 1024}},
+    {"sm_120, RTX 5090", {.n_multiprocessors = 170, .shared_bytes = 99 * 1024}},
+};
+
+enum { N_MODELS = sizeof models / sizeof *models, N_GPUS = sizeof gpus / sizeof *gpus };
+
+static cf_shape shape_of(const named_shape *model)
+{
+    return (cf_shape){.n_layers = model->n_layers,
+                      .d_model = model->d_model,
+                      .n_heads = model->n_heads,
+                      .d_head = model->d_model / model->n_heads,
+                      .d_ffn = model->d_ffn,
+                      .n_vocab = model->n_vocab,
+                      .parallel_residual = model->parallel};
+}
+
+typedef void (*schedule_check)(const cf_schedule *schedule);
+
+static void for_every_schedule(schedule_check check)
+{
+    for (int m = 0; m < N_MODELS; m++)
+        for (int g = 0; g < N_GPUS; g++) {
+            cf_shape shape = shape_of(&models[m]);
+            cf_schedule schedule;
+            cf_error error;
+            assert_ok(cf_schedule_create(&shape, &gpus[g].limits, &schedule, &error), error);
+            check(&schedule);
+            cf_schedule_free(&schedule);
+        }
+}
+
+static const cf_tile *tiles_of(const cf_schedule *schedule, int32_t block)
+{
+    return &schedule->tiles[(size_t)block * (size_t)schedule->max_tiles];
+}
+
+static int32_t n_tiles_of(const cf_schedule *schedule, int32_t block)
+{
+    return schedule->shares[block].n_layer_tiles + schedule->shares[block].n_head_tiles;
+}
+
+static int32_t n_matrix_rows(const cf_shape *shape, cf_matrix matrix)
+{
+    switch (matrix) {
+    case CF_MATRIX_QKV:
+        return 3 * shape->d_model;
+    case CF_MATRIX_UP:
+        return shape->d_ffn;
+    case CF_MATRIX_HEAD:
+        return shape->n_vocab;
+    case CF_MATRIX_DOWN:
+    case CF_MATRIX_DENSE:
+        break;
+    }
+    return shape->d_model;
+}
+
+/* Counts how many columns of each row of a matrix are streamed; phases never overlap in columns. */
+static void check_matrix(const cf_schedule *schedule, cf_matrix matrix)
+{
+    const cf_shape *shape = &schedule->shape;
+    int32_t n_rows = n_matrix_rows(shape, matrix);
+    int32_t n_columns = matrix == CF_MATRIX_DOWN ? shape->d_ffn : shape->d_model;
+    int32_t *streamed = calloc((size_t)n_rows, sizeof *streamed);
+    for (int32_t b = 0; b < schedule->n_blocks; b++)
+        for (int32_t t = 0; t < n_tiles_of(schedule, b); t++) {
+            const cf_tile *tile = &tiles_of(schedule, b)[t];
+            const cf_phase *phase = &schedule->phases[tile->phase];
+            if (phase->matrix != matrix)
+                continue;
+            assert_in_range(tile->row, phase->row, phase->row + phase->n_rows - tile->n_rows);
+            for (int32_t r = 0; r < tile->n_rows; r++)
+                streamed[tile->row + r] += phase->n_columns;
+        }
+    for (int32_t r = 0; r < n_rows; r++)
+        assert_int_equal(streamed[r], n_columns);
+    free(streamed);
+}
+
+static void check_columns(const cf_schedule *schedule)
+{
+    int32_t next = 0;
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        const cf_phase *phase = &schedule->phases[p];
+        if (phase->matrix != CF_MATRIX_DOWN)
+            continue;
+        assert_int_equal(phase->column, next);
+        assert_int_equal(phase->part, 1 + phase->input - CF_VECTOR_FFN);
+        next += phase->n_columns;
+    }
+    assert_int_equal(next, schedule->shape.d_ffn);
+}
+
+static void check_coverage(const cf_schedule *schedule)
+{
+    check_columns(schedule);
+    for (int m = CF_MATRIX_QKV; m <= CF_MATRIX_HEAD; m++)
+        check_matrix(schedule, (cf_matrix)m);
+}
+
+static void every_weight_is_in_exactly_one_tile(void **state)
+{
+    (void)state;
+    for_every_schedule(check_coverage);
+}
+
+/* Bytes of a layer that a block streams. */
+static int64_t layer_bytes(const cf_schedule *schedule, int32_t block)
+{
+    int64_t n_bytes = 0;
+    for (int32_t t = 0; t < schedule->shares[block].n_layer_tiles; t++) {
+        const cf_tile *tile = &tiles_of(schedule, block)[t];
+        n_bytes += 2 * (int64_t)tile->n_rows * schedule->phases[tile->phase].n_columns;
+    }
+    return n_bytes;
+}
+
+static void check_balance(const cf_schedule *schedule)
+{
+    int64_t least = INT64_MAX, most = 0;
+    int32_t head_least = INT32_MAX, head_most = 0;
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        int64_t n_bytes = layer_bytes(schedule, b);
+        int32_t n_head = schedule->shares[b].n_head_tiles;
+        least = n_bytes < least ? n_bytes : least;
+        most = n_bytes > most ? n_bytes : most;
+        head_least = n_head < head_least ? n_head : head_least;
+        head_most = n_head > head_most ? n_head : head_most;
+    }
+    assert_true(most - least <= schedule->bias_offset); /* the largest tile's bytes */
+    assert_true(head_most - head_least <= 1);
+}
+
+static void a_layer_is_levelled_to_a_tile(void **state)
+{
+    (void)state;
+    for_every_schedule(check_balance);
+}
+
+/* The phase that makes what `phase` reads; -1 for what the residual of the layer before makes. */
+static int32_t producer_of(const cf_schedule *schedule, const cf_phase *phase)
+{
+    bool parallel = schedule->shape.parallel_residual;
+    cf_matrix wanted = CF_MATRIX_UP;
+    if (phase->input == CF_VECTOR_NORM1 || (phase->input == CF_VECTOR_NORM2 && parallel))
+        return -1;
+    if (phase->input == CF_VECTOR_ATTENTION)
+        wanted = CF_MATRIX_QKV;
+    if (phase->input == CF_VECTOR_NORM2)
+        wanted = CF_MATRIX_DENSE;
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        const cf_phase *candidate = &schedule->phases[p];
+        if (candidate->matrix == wanted &&
+            (wanted != CF_MATRIX_UP || candidate->row == phase->column))
+            return p;
+    }
+    return schedule->n_phases;
+}
+
+/*
+ * With all blocks going through the phases in the same order, and every phase after those that make
+ * its input, the earliest unfinished phase can always go on: no interleaving ends in a deadlock.
+ */
+static void check_order(const cf_schedule *schedule)
+{
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        assert_true(producer_of(schedule, &schedule->phases[p]) < p);
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        const cf_share *share = &schedule->shares[b];
+        int32_t n_seen[CF_SCHEDULE_MAX_PHASES] = {0};
+        for (int32_t t = 0; t < n_tiles_of(schedule, b); t++) {
+            const cf_tile *tile = &tiles_of(schedule, b)[t];
+            assert_true(t == 0 || tile[-1].phase <= tile->phase);
+            assert_int_equal(tile->phase == schedule->n_phases - 1, t >= share->n_layer_tiles);
+            assert_int_equal(tile->unit, n_seen[tile->phase]++);
+        }
+        for (int32_t p = 0; p < schedule->n_phases; p++)
+            assert_int_equal(n_seen[p], share->n_phase_tiles[p]);
+    }
+}
+
+static void every_input_is_made_by_an_earlier_phase(void **state)
+{
+    (void)state;
+    for_every_schedule(check_order);
+}
+
+/* A block that made nothing of what it reads would not hold back those that overwrite it. */
+static void check_participation(const cf_schedule *schedule)
+{
+    int32_t n_blocks[CF_SCHEDULE_MAX_PHASES] = {0};
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        int32_t n_tiles[CF_MATRIX_HEAD + 1] = {0};
+        for (int32_t p = 0; p < schedule->n_phases; p++) {
+            n_tiles[schedule->phases[p].matrix] += schedule->shares[b].n_phase_tiles[p];
+            n_blocks[p] += schedule->shares[b].n_phase_tiles[p] > 0;
+        }
+        for (int m = 0; m < CF_N_LAYER_MATRICES; m++)
+            assert_true(n_tiles[m] > 0);
+    }
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        assert_int_equal(schedule->phases[p].n_blocks, n_blocks[p]);
+}
+
+static void every_block_has_a_tile_of_every_matrix_of_a_layer(void **state)
+{
+    (void)state;
+    for_every_schedule(check_participation);
+}
+
+/* All partial sums of a row of the residual come together in one place of one block. */
+static void check_ownership(const cf_schedule *schedule)
+{
+    int32_t n_rows = schedule->shape.d_model;
+    int32_t *owner = malloc(sizeof *owner * (size_t)n_rows);
+    memset(owner, -1, sizeof *owner * (size_t)n_rows);
+    for (int32_t b = 0; b < schedule->n_blocks; b++)
+        for (int32_t t = 0; t < schedule->shares[b].n_layer_tiles; t++) {
+            const cf_tile *tile = &tiles_of(schedule, b)[t];
+            cf_matrix matrix = schedule->phases[tile->phase].matrix;
+            if (matrix != CF_MATRIX_DOWN && matrix != CF_MATRIX_DENSE)
+                continue;
+            int32_t place = b * schedule->max_units + tile->unit;
+            assert_true(tile->unit < schedule->shares[b].n_units);
+            assert_true(owner[tile->row] == -1 || owner[tile->row] == place);
+            owner[tile->row] = place;
+        }
+    free(owner);
+}
+
+static void a_residual_row_belongs_to_one_block(void **state)
+{
+    (void)state;
+    for_every_schedule(check_ownership);
+}
+
+static const named_gpu *gpu_of(const cf_schedule *schedule)
+{
+    for (int g = 0; g < N_GPUS; g++)
+        if (schedule->n_blocks <= gpus[g].limits.n_multiprocessors &&
+            schedule->shared.total <= gpus[g].limits.shared_bytes)
+            return &gpus[g];
+    return NULL;
+}
+
+static void check_shared_memory(const cf_schedule *schedule)
+{
+    const cf_shared_layout *shared = &schedule->shared;
+    int32_t offsets[] = {
+        CF_SCHEDULE_FIXED_BYTES, shared->tiles + schedule->max_tiles * (int32_t)sizeof(cf_tile),
+        shared->vectors[CF_VECTOR_FFN + schedule->n_chunks - 1] + 2 * schedule->chunk};
+    assert_non_null(gpu_of(schedule));
+    assert_true(offsets[0] <= shared->tiles);
+    assert_true(offsets[1] <= shared->residual);
+    assert_true(offsets[2] <= shared->ring);
+    assert_int_equal(shared->ring + schedule->n_slots * schedule->slot_bytes, shared->total);
+    assert_int_equal(shared->ring % 128, 0);
+    assert_int_equal(schedule->slot_bytes % 128, 0);
+    assert_int_equal(schedule->bias_offset % 16, 0);
+}
+
+static void shared_memory_fits_and_is_aligned(void **state)
+{
+    (void)state;
+    for_every_schedule(check_shared_memory);
+}
+
+/* A wait on a barrier's parity cannot tell a phase from the next but one: see the kernel. */
+static void check_ring(const cf_schedule *schedule)
+{
+    assert_int_equal(schedule->n_slots % schedule->n_consumers, 0);
+    assert_in_range(schedule->n_slots, 2, CF_SCHEDULE_MAX_SLOTS);
+    assert_in_range(schedule->n_window, 1, schedule->n_slots);
+    for (int32_t p = 0; p < schedule->n_phases; p++) {
+        const cf_phase *phase = &schedule->phases[p];
+        int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;
+        assert_true(tile_bytes <= schedule->bias_offset);
+        assert_true(schedule->bias_offset + 4 * phase->tile_rows <= schedule->slot_bytes);
+        assert_int_equal(2 * phase->n_columns % 16, 0); /* what a bulk copy can carry */
+        assert_int_equal(phase->row_bytes % 16, 0);
+        assert_int_equal(2 * phase->column % 16, 0);
+    }
+}
+
+static void a_slot_is_drained_by_one_warp_and_holds_every_tile(void **state)
+{
+    (void)state;
+    for_every_schedule(check_ring);
+}
+
+static void splits_grow_with_the_context_up_to_the_blocks(void **state)
+{
+    (void)state;
+    cf_shape shape = shape_of(&models[7]);
+    cf_schedule schedule;
+    cf_error error;
+    assert_ok(cf_schedule_create(&shape, &gpus[1].limits, &schedule, &error), error);
+    assert_int_equal(cf_schedule_splits(&schedule, 1), 1);
+    assert_int_equal(cf_schedule_splits(&schedule, 64), 1);
+    assert_int_equal(cf_schedule_splits(&schedule, 65), 2);
+    assert_int_equal(cf_schedule_splits(&schedule, 1 << 24), 132 / 32);
+    cf_schedule_free(&schedule);
+}
+
+/* 32 layers of 157.3 MB and a head of 257.6 MB, in 16-bit weights, and 4 bytes a row of biases. */
+static void a_token_of_the_2_8b_model_reads_its_weights_once(void **state)
+{
+    (void)state;
+    cf_shape shape = shape_of(&models[7]);
+    cf_schedule schedule;
+    cf_error error;
+    assert_ok(cf_schedule_create(&shape, &gpus[1].limits, &schedule, &error), error);
+    uint64_t D = 2560, F = 10240, V = 50304;
+    uint64_t weights = 2 * (32 * (4 * D * D + 2 * D * F) + V * D);
+    uint64_t biases = 4 * (32 * (3 * D + F + 5 * D) + V);
+    assert_int_equal(cf_schedule_token_bytes(&schedule), weights + biases);
+    cf_schedule_free(&schedule);
+}
+
+static void assert_refused(cf_shape shape, cf_gpu_limits limits, const char *part)
+{
+    cf_schedule schedule;
+    cf_error error;
+    assert_fails(cf_schedule_create(&shape, &limits, &schedule, &error), CF_STATUS_UNSUPPORTED,
+                 error, part);
+    assert_null(schedule.tiles);
+}
+
+static void what_cannot_run_is_refused_by_name(void **state)
+{
+    (void)state;
+    cf_gpu_limits hopper = gpus[1].limits;
+    cf_shape shape = shape_of(&models[7]);
+    shape.d_head = 72;
+    assert_refused(shape, hopper, "head width 72");
+    shape = shape_of(&models[7]);
+    shape.d_model = 12288;
+    assert_refused(shape, hopper, "d_model 12288");
+    shape = shape_of(&models[7]);
+    shape.d_ffn = 10242;
+    assert_refused(shape, hopper, "d_ffn 10242");
+    shape.d_ffn = 2560 * 24;
+    assert_refused(shape, hopper, "10 chunks, expected at most 8");
+    shape = shape_of(&models[7]);
+    shape.n_layers = 65;
+    assert_refused(shape, hopper, "65 layers");
+    shape = shape_of(&models[7]);
+    shape.d_ffn = 128;
+    assert_refused(shape, hopper, "d_ffn 128 is too small");
+    cf_gpu_limits small = {.n_multiprocessors = 46, .shared_bytes = 64 * 1024};
+    assert_refused(shape_of(&models[10]), small, "the GPU has 65536 a block");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_weight_is_in_exactly_one_tile),
+        cmocka_unit_test(a_layer_is_levelled_to_a_tile),
+        cmocka_unit_test(every_input_is_made_by_an_earlier_phase),
+        cmocka_unit_test(every_block_has_a_tile_of_every_matrix_of_a_layer),
+        cmocka_unit_test(a_residual_row_belongs_to_one_block),
+        cmocka_unit_test(shared_memory_fits_and_is_aligned),
+        cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
+        cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
+        cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),
+        cmocka_unit_test(what_cannot_run_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,592 @@
+/*
+ * Walks a schedule as the kernel does, in random interleavings of everything that runs at the same
+ * time, in float64: order, ownership and dependencies proved without a GPU. A value that is read
+ * before it is written, or after it was overwritten, fails the test; so does a deadlock.
+ */
+#include "backend/backend.h"
+#include "base/half.h"
+#include "schedule/schedule.h"
+#include "support/random_model.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_POSITIONS = 3, MAX_CONSUMERS = 10, NOTHING = -1 };
+
+/* Values in global memory, each with the number of times it has been written. */
+typedef struct shared_values {
+    double *values;
+    int *epochs;
+    int32_t n;
+} shared_values;
+
+typedef struct walk_block {
+    int32_t ring[CF_SCHEDULE_MAX_SLOTS]; /* the tile in each slot, or NOTHING */
+    int32_t n_issued;
+    int32_t next_tile[MAX_CONSUMERS];
+    int32_t n_vectors;      /* loaded so far: the vector warps' place in their program */
+    int32_t n_attended;     /* layers */
+    int held[CF_N_VECTORS]; /* the layer whose vector lies in its place, or NOTHING */
+    double *memory;         /* the vectors, at half their byte offsets */
+    double *residual, *partials;
+    int *n_arrived; /* partial sums of each unit */
+} walk_block;
+
+typedef struct token_walk {
+    const cf_neox *neox;
+    cf_schedule schedule;
+    int program[CF_N_VECTORS], n_program; /* what vector warps load in a layer, in order */
+    walk_block *blocks;
+    shared_values residual, qkv, attention, ffn;
+    double *logits;
+    double *keys, *values; /* [n_layers][N_POSITIONS][d_model] */
+    int32_t pos;
+    uint64_t random;
+} token_walk;
+
+static double weight(const cf_tensor *tensor, int64_t row, int64_t column)
+{
+    size_t i = (size_t)(row * tensor->dims[1] + column);
+    if (tensor->dtype == CF_DTYPE_F16)
+        return (double)cf_float_from_f16(((const uint16_t *)tensor->data)[i]);
+    return (double)((const float *)tensor->data)[i];
+}
+
+static double element(const cf_tensor *vector, int64_t i)
+{
+    return vector == NULL ? 0 : weight(vector, i, 0);
+}
+
+static uint32_t random_below(token_walk *walk, uint32_t n)
+{
+    walk->random = walk->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(walk->random >> 33) % n;
+}
+
+static void publish(shared_values *shared, int32_t i, double value, int epoch)
+{
+    assert_int_equal(shared->epochs[i], epoch - 1);
+    shared->values[i] = value;
+    shared->epochs[i] = epoch;
+}
+
+/* Whether values first … first + n - 1 all have `epoch`; none may have been overwritten. */
+static bool are_there(const shared_values *shared, int32_t first, int32_t n, int epoch)
+{
+    for (int32_t i = first; i < first + n; i++) {
+        assert_true(shared->epochs[i] <= epoch);
+        if (shared->epochs[i] < epoch)
+            return false;
+    }
+    return true;
+}
+
+/* Times that the residual is complete before a vector of `layer` is made of it. */
+static int residual_epoch(const token_walk *walk, int vector, int layer)
+{
+    bool parallel = walk->neox->shape.parallel_residual;
+    return parallel ? layer : 2 * layer + (vector == CF_VECTOR_NORM2);
+}
+
+static void hold(token_walk *walk, walk_block *block, int vector, int layer)
+{
+    const int32_t *places = walk->schedule.shared.vectors;
+    for (int v = 0; v < CF_N_VECTORS; v++)
+        if (places[v] == places[vector])
+            block->held[v] = NOTHING;
+    block->held[vector] = layer;
+}
+
+static double *vector_memory(const token_walk *walk, const walk_block *block, int vector)
+{
+    return block->memory + walk->schedule.shared.vectors[vector] / 2;
+}
+
+static void normalise(token_walk *walk, walk_block *block, int vector, int layer)
+{
+    const cf_neox *neox = walk->neox;
+    const cf_neox_layer *weights = &neox->layers[layer < neox->shape.n_layers ? layer : 0];
+    const cf_tensor *scale = weights->ln1_weight, *shift = weights->ln1_bias;
+    if (vector == CF_VECTOR_NORM2) {
+        scale = weights->ln2_weight;
+        shift = weights->ln2_bias;
+    } else if (layer == neox->shape.n_layers) {
+        scale = neox->final_ln_weight;
+        shift = neox->final_ln_bias;
+    }
+    int32_t n = neox->shape.d_model;
+    const double *x = walk->residual.values;
+    double mean = 0, square = 0, *output = vector_memory(walk, block, vector);
+    for (int32_t i = 0; i < n; i++)
+        mean += x[i] / n;
+    for (int32_t i = 0; i < n; i++)
+        square += (x[i] - mean) * (x[i] - mean) / n;
+    double factor = 1 / sqrt(square + (double)neox->shape.layer_norm_eps);
+    for (int32_t i = 0; i < n; i++)
+        output[i] = (x[i] - mean) * factor * element(scale, i) + element(shift, i);
+    hold(walk, block, vector, layer);
+}
+
+static bool load(token_walk *walk, walk_block *block, int vector, int layer)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    const cf_shape *shape = &schedule->shape;
+    if (vector == CF_VECTOR_NORM1 || vector == CF_VECTOR_NORM2) {
+        int epoch = residual_epoch(walk, vector, layer);
+        if (!are_there(&walk->residual, 0, shape->d_model, epoch))
+            return false;
+        normalise(walk, block, vector, layer);
+        if (shape->parallel_residual && layer < shape->n_layers)
+            normalise(walk, block, CF_VECTOR_NORM2, layer);
+        return true;
+    }
+    bool is_attention = vector == CF_VECTOR_ATTENTION;
+    const shared_values *source = is_attention ? &walk->attention : &walk->ffn;
+    int32_t first = is_attention ? 0 : (vector - CF_VECTOR_FFN) * schedule->chunk;
+    int32_t left = source->n - first;
+    int32_t n = is_attention || left < schedule->chunk ? left : schedule->chunk;
+    if (!are_there(source, first, n, layer + 1))
+        return false;
+    memcpy(vector_memory(walk, block, vector), source->values + first, sizeof(double) * (size_t)n);
+    hold(walk, block, vector, layer);
+    return true;
+}
+
+/* The vector warps' next step; false if there is none, or it has to wait. */
+static bool step_vectors(token_walk *walk, walk_block *block)
+{
+    int32_t n_layers = walk->neox->shape.n_layers;
+    int layer = block->n_vectors / walk->n_program, step = block->n_vectors % walk->n_program;
+    if (layer > n_layers || (layer == n_layers && step > 0))
+        return false;
+    if (!load(walk, block, walk->program[step], layer))
+        return false;
+    block->n_vectors++;
+    return true;
+}
+
+static bool step_producer(token_walk *walk, int32_t b)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    const cf_share *share = &schedule->shares[b];
+    walk_block *block = &walk->blocks[b];
+    int32_t n = share->n_layer_tiles * schedule->shape.n_layers + share->n_head_tiles;
+    int32_t *slot = &block->ring[block->n_issued % schedule->n_slots];
+    if (block->n_issued == n || *slot != NOTHING)
+        return false;
+    *slot = block->n_issued++;
+    return true;
+}
+
+static const cf_tensor *matrix_of(const cf_neox *neox, cf_matrix matrix, int layer)
+{
+    switch (matrix) {
+    case CF_MATRIX_QKV:
+        return neox->layers[layer].qkv_weight;
+    case CF_MATRIX_UP:
+        return neox->layers[layer].up_weight;
+    case CF_MATRIX_DOWN:
+        return neox->layers[layer].down_weight;
+    case CF_MATRIX_DENSE:
+        return neox->layers[layer].dense_weight;
+    case CF_MATRIX_HEAD:
+        break;
+    }
+    return neox->head;
+}
+
+/* Adds up a residual row that all its parts, or dense alone where that comes first, have reached.
+ */
+static void complete_unit(token_walk *walk, walk_block *block, const cf_tile *tile, int layer)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    const cf_neox_layer *weights = &walk->neox->layers[layer];
+    bool parallel = schedule->shape.parallel_residual;
+    int n_arrived = ++block->n_arrived[tile->unit];
+    bool dense_only = !parallel && n_arrived == 1;
+    if (!dense_only && n_arrived < schedule->n_parts)
+        return;
+    int epoch = parallel ? layer + 1 : 2 * layer + (dense_only ? 1 : 2);
+    for (int r = 0; r < tile->n_rows; r++) {
+        int32_t place = tile->unit * schedule->unit_rows + r, row = tile->row + r;
+        double *x = &block->residual[place];
+        if (parallel || dense_only)
+            *x += element(weights->dense_bias, row) + block->partials[place];
+        for (int32_t part = 1; part < schedule->n_parts && !dense_only; part++)
+            *x += block->partials[part * schedule->max_units * schedule->unit_rows + place];
+        if (!dense_only)
+            *x += element(weights->down_bias, row);
+        publish(&walk->residual, row, *x, epoch);
+    }
+    if (!dense_only)
+        block->n_arrived[tile->unit] = 0;
+}
+
+static void deliver(token_walk *walk, walk_block *block, const cf_tile *tile, int r, double sum,
+                    int layer)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    const cf_phase *phase = &schedule->phases[tile->phase];
+    int32_t row = tile->row + r;
+    if (phase->matrix == CF_MATRIX_HEAD) {
+        walk->logits[row] = sum;
+    } else if (phase->matrix == CF_MATRIX_QKV) {
+        double bias = element(walk->neox->layers[layer].qkv_bias, row);
+        publish(&walk->qkv, row, sum + bias, layer + 1);
+    } else if (phase->matrix == CF_MATRIX_UP) {
+        sum += element(walk->neox->layers[layer].up_bias, row);
+        publish(&walk->ffn, row, sum * 0.5 * erfc(-sum * sqrt(0.5)), layer + 1);
+    } else {
+        int32_t place = phase->part * schedule->max_units + tile->unit;
+        block->partials[place * schedule->unit_rows + r] = sum;
+    }
+}
+
+static void consume(token_walk *walk, walk_block *block, const cf_tile *tile, int layer)
+{
+    const cf_phase *phase = &walk->schedule.phases[tile->phase];
+    const cf_tensor *matrix = matrix_of(walk->neox, phase->matrix, layer);
+    const double *vector = vector_memory(walk, block, phase->input);
+    for (int r = 0; r < tile->n_rows; r++) {
+        double sum = 0;
+        for (int32_t c = 0; c < phase->n_columns; c++)
+            sum += weight(matrix, tile->row + r, phase->column + c) * vector[c];
+        deliver(walk, block, tile, r, sum, layer);
+    }
+    if (phase->matrix == CF_MATRIX_DOWN || phase->matrix == CF_MATRIX_DENSE)
+        complete_unit(walk, block, tile, layer);
+}
+
+static bool step_consumer(token_walk *walk, int32_t b, int warp)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    walk_block *block = &walk->blocks[b];
+    int32_t i = block->next_tile[warp], n_layers = schedule->shape.n_layers;
+    int32_t *slot = &block->ring[i % schedule->n_slots];
+    if (*slot != i)
+        return false;
+    int32_t per_layer = schedule->shares[b].n_layer_tiles;
+    int32_t layer = i / per_layer < n_layers ? i / per_layer : n_layers;
+    const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + (i - layer * per_layer) +
+                                           (layer == n_layers ? per_layer : 0)];
+    int input = schedule->phases[tile->phase].input;
+    if (block->held[input] < layer)
+        return false;
+    assert_int_equal(block->held[input], layer);
+    consume(walk, block, tile, layer);
+    *slot = NOTHING;
+    block->next_tile[warp] += schedule->n_consumers;
+    return true;
+}
+
+static void rotate(const cf_shape *shape, int32_t pos, double *vector)
+{
+    int32_t half = shape->d_rotary / 2;
+    for (int32_t i = 0; i < half; i++) {
+        double angle = pos * pow((double)shape->rope_theta, -2.0 * i / shape->d_rotary);
+        double a = vector[i], b = vector[i + half];
+        vector[i] = a * cos(angle) - b * sin(angle);
+        vector[i + half] = b * cos(angle) + a * sin(angle);
+    }
+}
+
+static void attend(token_walk *walk, int layer, int32_t head)
+{
+    const cf_shape *shape = &walk->neox->shape;
+    int32_t d = shape->d_head;
+    double *q = &walk->qkv.values[3 * head * d], scores[N_POSITIONS], sum = 0;
+    size_t base = (size_t)(layer * N_POSITIONS * shape->d_model + head * d);
+    rotate(shape, walk->pos, q);
+    rotate(shape, walk->pos, q + d);
+    memcpy(walk->keys + base + walk->pos * shape->d_model, q + d, sizeof *q * (size_t)d);
+    memcpy(walk->values + base + walk->pos * shape->d_model, q + 2 * d, sizeof *q * (size_t)d);
+    for (int32_t p = 0; p <= walk->pos; p++) {
+        scores[p] = 0;
+        for (int32_t i = 0; i < d; i++)
+            scores[p] += q[i] * walk->keys[base + (size_t)(p * shape->d_model + i)] / sqrt(d);
+        scores[p] = exp(scores[p]);
+        sum += scores[p];
+    }
+    for (int32_t i = 0; i < d; i++) {
+        double output = 0;
+        for (int32_t p = 0; p <= walk->pos; p++)
+            output += scores[p] / sum * walk->values[base + (size_t)(p * shape->d_model + i)];
+        publish(&walk->attention, head * d + i, output, layer + 1);
+    }
+}
+
+/* The attention warps' next layer, all of the block's heads; splits are the kernel's own matter. */
+static bool step_attention(token_walk *walk, int32_t b)
+{
+    const cf_shape *shape = &walk->neox->shape;
+    walk_block *block = &walk->blocks[b];
+    int layer = block->n_attended;
+    if (layer == shape->n_layers)
+        return false;
+    for (int32_t h = b; h < shape->n_heads; h += walk->schedule.n_blocks)
+        if (!are_there(&walk->qkv, 3 * h * shape->d_head, 3 * shape->d_head, layer + 1))
+            return false;
+    for (int32_t h = b; h < shape->n_heads; h += walk->schedule.n_blocks)
+        attend(walk, layer, h);
+    block->n_attended++;
+    return true;
+}
+
+static bool step_actor(token_walk *walk, int32_t b, int actor)
+{
+    if (actor == 0)
+        return step_producer(walk, b);
+    if (actor == 1)
+        return step_vectors(walk, &walk->blocks[b]);
+    if (actor == 2)
+        return step_attention(walk, b);
+    return step_consumer(walk, b, actor - 3);
+}
+
+/* Lets one actor, chosen at random among those that can, take a step; false if none can. */
+static bool step_any(token_walk *walk)
+{
+    uint32_t n_actors = 3 + (uint32_t)walk->schedule.n_consumers;
+    uint32_t n = n_actors * (uint32_t)walk->schedule.n_blocks;
+    uint32_t first = random_below(walk, n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t actor = (first + i) % n;
+        if (step_actor(walk, (int32_t)(actor / n_actors), (int)(actor % n_actors)))
+            return true;
+    }
+    return false;
+}
+
+static void reset(shared_values *shared)
+{
+    memset(shared->epochs, 0, sizeof *shared->epochs * (size_t)shared->n);
+}
+
+/* What every launch begins with: the embedding, empty rings, nothing loaded. */
+static void begin_token(token_walk *walk, cf_token token)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    reset(&walk->residual), reset(&walk->qkv), reset(&walk->attention), reset(&walk->ffn);
+    for (int32_t i = 0; i < schedule->shape.d_model; i++)
+        walk->residual.values[i] = weight(walk->neox->embed, token, i);
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        walk_block *block = &walk->blocks[b];
+        block->n_issued = block->n_vectors = block->n_attended = 0;
+        for (int s = 0; s < CF_SCHEDULE_MAX_SLOTS; s++)
+            block->ring[s] = NOTHING;
+        for (int v = 0; v < CF_N_VECTORS; v++)
+            block->held[v] = NOTHING;
+        for (int w = 0; w < schedule->n_consumers; w++)
+            block->next_tile[w] = w;
+        for (int32_t t = 0; t < schedule->shares[b].n_layer_tiles; t++) {
+            const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + t];
+            if (schedule->phases[tile->phase].matrix != CF_MATRIX_DENSE)
+                continue;
+            for (int r = 0; r < tile->n_rows; r++)
+                block->residual[tile->unit * schedule->unit_rows + r] =
+                    walk->residual.values[tile->row + r];
+        }
+    }
+}
+
+static void check_finished(const token_walk *walk)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        const cf_share *share = &schedule->shares[b];
+        int32_t n = share->n_layer_tiles * schedule->shape.n_layers + share->n_head_tiles;
+        for (int w = 0; w < schedule->n_consumers; w++)
+            if (walk->blocks[b].next_tile[w] < n)
+                fail_msg("deadlock: block %d, warp %d waits at tile %d of %d", b, w,
+                         walk->blocks[b].next_tile[w], n);
+    }
+}
+
+static shared_values make_values(int32_t n)
+{
+    return (shared_values){.values = calloc((size_t)n, sizeof(double)),
+                           .epochs = calloc((size_t)n, sizeof(int)),
+                           .n = n};
+}
+
+static void make_program(token_walk *walk)
+{
+    bool parallel = walk->neox->shape.parallel_residual;
+    walk->program[walk->n_program++] = CF_VECTOR_NORM1;
+    if (!parallel) {
+        walk->program[walk->n_program++] = CF_VECTOR_ATTENTION;
+        walk->program[walk->n_program++] = CF_VECTOR_NORM2;
+    }
+    for (int32_t k = 0; k < walk->schedule.n_chunks; k++)
+        walk->program[walk->n_program++] = CF_VECTOR_FFN + k;
+    if (parallel)
+        walk->program[walk->n_program++] = CF_VECTOR_ATTENTION;
+}
+
+static void make_blocks(token_walk *walk)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    size_t n_rows = (size_t)(schedule->max_units * schedule->unit_rows);
+    walk->blocks = calloc((size_t)schedule->n_blocks, sizeof *walk->blocks);
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        walk_block *block = &walk->blocks[b];
+        block->memory = calloc((size_t)schedule->shared.ring / 2, sizeof(double));
+        block->residual = calloc(n_rows, sizeof(double));
+        block->partials = calloc(n_rows * (size_t)schedule->n_parts, sizeof(double));
+        block->n_arrived = calloc((size_t)schedule->max_units, sizeof(int));
+    }
+}
+
+static void make_walk(token_walk *walk, const cf_neox *neox, const cf_gpu_limits *limits,
+                      uint64_t seed)
+{
+    const cf_shape *shape = &neox->shape;
+    size_t n_cache = (size_t)(shape->n_layers * N_POSITIONS * shape->d_model);
+    cf_error error;
+    memset(walk, 0, sizeof *walk);
+    walk->neox = neox;
+    walk->random = seed;
+    assert_ok(cf_schedule_create(shape, limits, &walk->schedule, &error), error);
+    walk->residual = make_values(shape->d_model);
+    walk->qkv = make_values(3 * shape->d_model);
+    walk->attention = make_values(shape->d_model);
+    walk->ffn = make_values(shape->d_ffn);
+    walk->logits = calloc((size_t)shape->n_vocab, sizeof(double));
+    walk->keys = calloc(n_cache, sizeof(double));
+    walk->values = calloc(n_cache, sizeof(double));
+    make_program(walk);
+    make_blocks(walk);
+}
+
+static void free_walk(token_walk *walk)
+{
+    shared_values *shared[] = {&walk->residual, &walk->qkv, &walk->attention, &walk->ffn};
+    for (int i = 0; i < 4; i++)
+        free(shared[i]->values), free(shared[i]->epochs);
+    for (int32_t b = 0; b < walk->schedule.n_blocks; b++) {
+        free(walk->blocks[b].memory), free(walk->blocks[b].residual);
+        free(walk->blocks[b].partials), free(walk->blocks[b].n_arrived);
+    }
+    free(walk->blocks), free(walk->logits), free(walk->keys), free(walk->values);
+    cf_schedule_free(&walk->schedule);
+}
+
+/* Logits [N_POSITIONS][n_vocab] of the CPU backend, with a KV cache in float32. */
+static float *expected_logits(const cf_neox *neox, const cf_token *ids)
+{
+    const cf_backend_interface *cpu = &cf_cpu_backend;
+    cf_model_options model_options = {.size = sizeof model_options};
+    cf_backend_options options = {
+        .n_context = N_POSITIONS, .n_chunk = N_POSITIONS, .n_threads = 1, .kv_dtype = CF_DTYPE_F32};
+    cf_backend_model *model;
+    cf_backend_session *session;
+    const char *text;
+    cf_error error;
+    float *logits = calloc((size_t)(N_POSITIONS * neox->shape.n_vocab), sizeof *logits);
+    cf_step step = {.ids = ids, .n = N_POSITIONS, .logits = logits, .n_logits = N_POSITIONS};
+    assert_ok(cpu->model_create(neox, &model_options, &model, &text, &error), error);
+    assert_ok(cpu->session_create(model, &options, &session, &error), error);
+    assert_ok(cpu->step(session, &step, &error), error);
+    cpu->session_free(session);
+    cpu->model_free(model);
+    return logits;
+}
+
+/*
+ * The walk is exact to float64; the CPU backend sums some 1,000 products in float32, 6e-8 each, and
+ * errors of random sign add up to a few times that: 1e-5 leaves room and catches any lost term.
+ */
+#define TOLERANCE 1e-5
+
+static void walk_tokens(token_walk *walk, const cf_token *ids, const float *expected)
+{
+    int32_t n_vocab = walk->neox->shape.n_vocab;
+    float *found = malloc(sizeof *found * (size_t)n_vocab);
+    for (walk->pos = 0; walk->pos < N_POSITIONS; walk->pos++) {
+        begin_token(walk, ids[walk->pos]);
+        while (step_any(walk))
+            continue;
+        check_finished(walk);
+        for (int32_t i = 0; i < n_vocab; i++)
+            found[i] = (float)walk->logits[i];
+        double error = test_relative_error(found, expected + walk->pos * n_vocab, (size_t)n_vocab);
+        assert_true(error < TOLERANCE);
+    }
+    free(found);
+}
+
+/* Many blocks with little to do, few with much; a ring of many slots, and one of two. */
+static const cf_gpu_limits gpus[] = {
+    {.n_multiprocessors = 13, .shared_bytes = 100 * 1024},
+    {.n_multiprocessors = 3, .shared_bytes = 47 * 1024},
+    {.n_multiprocessors = 40, .shared_bytes = 64 * 1024},
+};
+
+static void walk_model(cf_shape shape)
+{
+    const cf_token ids[N_POSITIONS] = {5, 77, 130};
+    test_model model;
+    test_model_create(&model, &shape, CF_DTYPE_F16, 7);
+    float *expected = expected_logits(&model.neox, ids);
+    for (size_t g = 0; g < sizeof gpus / sizeof *gpus; g++)
+        for (uint64_t seed = 1; seed <= 3; seed++) {
+            token_walk walk;
+            make_walk(&walk, &model.neox, &gpus[g], seed);
+            walk_tokens(&walk, ids, expected);
+            free_walk(&walk);
+        }
+    free(expected);
+    test_model_free(&model);
+}
+
+static const cf_shape small = {.n_layers = 3,
+                               .d_model = 128,
+                               .n_heads = 4,
+                               .d_head = 32,
+                               .d_rotary = 8,
+                               .d_ffn = 512,
+                               .n_vocab = 320,
+                               .n_context = N_POSITIONS,
+                               .parallel_residual = true,
+                               .attention_bias = true};
+
+static void a_parallel_model_gives_the_logits_of_the_cpu(void **state)
+{
+    (void)state;
+    walk_model(small);
+}
+
+static void a_sequential_model_gives_the_logits_of_the_cpu(void **state)
+{
+    (void)state;
+    cf_shape shape = small;
+    shape.parallel_residual = false;
+    walk_model(shape);
+}
+
+static void an_inner_vector_in_uneven_chunks_gives_the_logits_of_the_cpu(void **state)
+{
+    (void)state;
+    cf_shape shape = small;
+    shape.n_layers = 1;
+    shape.d_model = 160;
+    shape.n_heads = 2;
+    shape.d_head = 80;
+    shape.d_ffn = 7000;
+    shape.attention_bias = false;
+    walk_model(shape);
+    shape.parallel_residual = false;
+    walk_model(shape);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_parallel_model_gives_the_logits_of_the_cpu),
+        cmocka_unit_test(a_sequential_model_gives_the_logits_of_the_cpu),
+        cmocka_unit_test(an_inner_vector_in_uneven_chunks_gives_the_logits_of_the_cpu),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
