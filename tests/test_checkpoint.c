@@ -37,6 +37,7 @@ static void golden_folders_open(void **state)
             skip();
         open_and_bind(path, "safetensors");
     }
+    open_and_bind(test_shared_path("golden/bin"), "pytorch zip");
 }
 
 int main(void)

@@ -68,8 +68,8 @@ static void every_spelling_of_the_rotary_embedding_is_read(void **state)
         "\"rotary_pct\":0.5,\"rotary_emb_base\":20000",
         "\"rotary_pct\":0.5,\"rotary_emb_base\":20000.0,\"rope_scaling\":null",
         "\"partial_rotary_factor\":0.5,\"rope_theta\":20000.0",
-        "\"rope_parameters\":{\"rope_theta\":20000,\"partial_rotary_factor\":0.5,"
-        "\"rope_type\":\"default\"}",
+        "\"rope_parameters\":{\"rope_theta\":20000,\"partial_rotary_factor\":0.5}",
+        "\"rope_parameters\":{\"rope_theta\":2e4,\"rope_type\":\"default\"},\"rotary_pct\":0.5",
         "\"rope_scaling\":{\"rope_theta\":2e4,\"partial_rotary_factor\":0.5,\"type\":\"default\"}",
         "\"rope_parameters\":{\"rope_theta\":20000},\"rotary_pct\":0.5,\"rotary_emb_base\":20000",
     };

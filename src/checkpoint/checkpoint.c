@@ -4,6 +4,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/index.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/torch_bin.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -42,6 +43,8 @@ static cf_status read_safetensors(const void *data, size_t n_bytes, const char *
 static const layout layouts[] = {
     {"model.safetensors", false, read_safetensors},
     {"model.safetensors.index.json", true, read_safetensors},
+    {"pytorch_model.bin", false, cf_torch_bin_read},
+    {"pytorch_model.bin.index.json", true, cf_torch_bin_read},
 };
 
 /* Maps a small JSON file of the folder. */
