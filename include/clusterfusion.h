@@ -22,12 +22,14 @@
  *     a length end with a zero byte. Token ids are `cf_token`, never negative in a valid sequence.
  *   - Arrays are dense, slowest dimension first, as their trailing comments show.
  *   - Functions that can fail return a `cf_status` and take a `cf_error *` last, which may be NULL.
- *     On failure outputs are set to NULL or zero unless said otherwise, and nothing leaks.
+ *     On failure pointers and numbers that were to be returned are NULL or zero unless said
+ *     otherwise, arrays that were to be filled hold nothing of meaning, and nothing leaks.
  *   - A NULL where a pointer is required is answered with CF_STATUS_INVALID_ARGUMENT.
  *   - Every create/open has one free/close, which takes NULL. The library never returns memory that
  *     the caller must free: pointers it hands out belong to the object they came from.
  *   - Option structs begin with their size (`sizeof`), a zeroed field means its default, a NULL
- *     pointer means all defaults. Fields are only ever appended.
+ *     pointer means all defaults. Fields are only ever appended. A size that cannot be is an
+ *     INVALID_ARGUMENT; a newer header's field, set, that this library does not know: UNSUPPORTED.
  *   - The library never prints, never exits, never reads an environment variable, never opens a
  *     network connection.
  *   - Models and tokenizers are immutable and may be shared by any number of threads. A session, a
@@ -136,8 +138,8 @@ CF_API size_t cf_dtype_bytes(cf_dtype dtype);
 /* "auto", "cpu", "cuda"; "?" for any other value. */
 CF_API const char *cf_backend_name(cf_backend backend);
 /*
- * Whether `backend` can run here: OK, or CF_STATUS_NO_DEVICE or _UNSUPPORTED with the reason.
- * Any thread. The first call for CUDA initialises the driver.
+ * Whether `backend` can run here: OK, or CF_STATUS_NO_DEVICE or _UNSUPPORTED (not built in) with
+ * the reason. AUTO can if any can. Any thread. The first call for CUDA initialises the driver.
  */
 CF_API cf_status cf_backend_check(cf_backend backend, cf_error *error);
 
@@ -236,7 +238,8 @@ CF_API cf_status cf_model_open(const char *path, const cf_model_options *options
  * Makes a model of tensors that the caller owns, named as in a checkpoint (with or without the
  * "gpt_neox." prefix). Their memory is used in place where the backend can (CPU: host tensors;
  * CUDA: tensors on the model's device) and must stay valid and unchanged until cf_model_close();
- * names are copied. Errors, threads: as cf_model_open().
+ * it is aligned to its elements. Shape, descriptions and names are copied. Errors, threads: as
+ * cf_model_open().
  */
 CF_API cf_status cf_model_create(const cf_shape *shape, const cf_tensor *tensors, size_t n_tensors,
                                  const cf_model_options *options, cf_model **model,
@@ -249,7 +252,10 @@ CF_API void cf_model_close(cf_model *model);
 CF_API const cf_shape *cf_model_shape(const cf_model *model);
 CF_API const cf_model_info *cf_model_info_get(const cf_model *model);
 
-/* Weight file `index` < n_files, tensor `index` < n_tensors (sorted by name); NULL beyond. */
+/*
+ * Weight file `index` < n_files; tensor `index` < n_tensors, sorted by the bytes of their names
+ * without the "gpt_neox." prefix. NULL beyond.
+ */
 CF_API const cf_file_info *cf_model_file(const cf_model *model, size_t index);
 CF_API const cf_tensor *cf_model_tensor(const cf_model *model, size_t index);
 
@@ -339,7 +345,8 @@ typedef struct cf_session_options {
     int32_t n_context; /* tokens that fit; default: the model's */
     int32_t n_threads; /* CPU threads, default: one per processor that this process may use */
     cf_dtype kv_dtype; /* F16 (default) or F32 */
-    int32_t n_chunk;   /* tokens that a prompt is evaluated in at a time; default: the backend's */
+    int32_t n_chunk;   /* tokens that a prompt is evaluated in at a time, at most 2^24, in effect at
+                          most n_context; default: the backend's */
 } cf_session_options;
 
 typedef struct cf_session_memory {
@@ -354,7 +361,7 @@ CF_API cf_status cf_session_measure(const cf_model *model, const cf_session_opti
 /*
  * A new, empty timeline of `model`, which must outlive it. Everything that evaluation needs is
  * reserved here. Errors: INVALID_ARGUMENT (n_context < 1, more than 2^24; n_threads < 0 or more
- * than 1024), UNSUPPORTED, OUT_OF_MEMORY (names the bytes asked for), DEVICE.
+ * than 1024), UNSUPPORTED (a kv_dtype), OUT_OF_MEMORY (names the bytes asked for), DEVICE.
  */
 CF_API cf_status cf_session_create(const cf_model *model, const cf_session_options *options,
                                    cf_session **session, cf_error *error);
@@ -384,15 +391,16 @@ typedef struct cf_outputs {
     float *hidden;   /* [n_layers + 1][n][d_model] as transformers' output_hidden_states: the
                         embeddings, after each layer but the last, after the final LayerNorm; NULL:
                         none */
-    cf_progress_fn progress; /* after each chunk */
+    cf_progress_fn progress; /* after each chunk, the last included */
     void *progress_user;
 } cf_outputs;
 
 /*
  * Evaluates `n` ≥ 1 tokens after those that the session holds. Errors: INVALID_ARGUMENT (an id
  * outside the vocabulary: names position and id), CONTEXT_FULL (names both numbers), CANCELLED: the
- * session then holds what it held before the call; DEVICE: the session is dead and answers DEVICE
- * from then on. Cost: one pass over the weights a chunk, and the KV cache; allocates nothing.
+ * session then holds what it held before the call; DEVICE: the session is dead, and evaluation,
+ * generation and scoring answer DEVICE from then on. Logits are given as they are computed, finite
+ * or not. Cost: one pass over the weights a chunk, and the KV cache; allocates nothing.
  */
 CF_API cf_status cf_session_eval(cf_session *session, const cf_token *ids, size_t n,
                                  const cf_outputs *outputs, cf_error *error);
@@ -417,15 +425,15 @@ typedef struct cf_logit_bias {
  */
 typedef struct cf_sampling {
     size_t size;
-    float temperature;        /* 0: greedy, the most probable after penalties and bias */
+    float temperature;        /* 0: greedy, the most probable after penalties and bias; to 1e9 */
     int32_t top_k;            /* 0: off */
     float top_p;              /* 0 or 1: off */
     float min_p;              /* 0: off; below 1 */
-    float repetition_penalty; /* 0 or 1: off */
-    float presence_penalty;
-    float frequency_penalty;
+    float repetition_penalty; /* 0 or 1: off; 0.001 … 1000 */
+    float presence_penalty;   /* -1000 … 1000 */
+    float frequency_penalty;  /* -1000 … 1000 */
     uint64_t seed;
-    const cf_logit_bias *bias;
+    const cf_logit_bias *bias; /* -INFINITY, or -1e9 … 1e9; several for one token add up */
     size_t n_bias;
 } cf_sampling;
 
@@ -453,7 +461,8 @@ typedef struct cf_generate_options {
     size_t n_stops;
     const cf_token *stop_ids; /* end the generation beside the end-of-text token */
     size_t n_stop_ids;
-    size_t min_tokens; /* no end-of-text, stop id or stop string ends it before */
+    size_t min_tokens; /* before these, tokens that end it are not chosen, and complete stop strings
+                          are text like any other */
     bool ignore_eos;   /* the end-of-text token is a token like any other */
     int32_t n_top;     /* alternatives reported with each token: 0 … 64 */
 } cf_generate_options;
@@ -472,6 +481,11 @@ typedef enum cf_event_kind {
 /*
  * One step of a generation. Pointers are valid until the next step. Log-probabilities are the
  * log-softmax of the raw logits, before penalties, bias and temperature.
+ *
+ * The texts of all events, joined, are the text of the tokens chosen, special ones included, but
+ * without the token that ended it (end of text, stop id) and without a stop string and what follows
+ * it. Of several stop strings the one counts that is complete first, of those complete together the
+ * longest: it does not matter how tokens cut the text.
  */
 typedef struct cf_event {
     cf_event_kind kind;
@@ -504,7 +518,8 @@ typedef struct cf_generate_stats {
  * and tokenizer (NULL: no text, no stop strings) must outlive it, and the session must not be used
  * otherwise meanwhile; strings and arrays of the options are copied. Errors: INVALID_ARGUMENT (an
  * empty prompt, an option out of its bounds, an id outside the vocabulary), CONTEXT_FULL (the
- * prompt alone does not fit), OUT_OF_MEMORY. Cost: allocates; evaluates nothing yet.
+ * prompt alone does not fit), OUT_OF_MEMORY, DEVICE (the session is dead): the session is then as
+ * it was. Cost: allocates; evaluates nothing yet.
  */
 CF_API cf_status cf_generation_begin(cf_session *session, const cf_tokenizer *tokenizer,
                                      const cf_token *prompt, size_t n_prompt, size_t max_tokens,
@@ -513,8 +528,11 @@ CF_API cf_status cf_generation_begin(cf_session *session, const cf_tokenizer *to
 
 /*
  * Takes one step: a chunk of the prompt or one token; after the last it gives END, each time it is
- * called. Several generations of several sessions can so be interleaved by one thread. Errors:
- * those of cf_session_eval(). Cost: one evaluation; allocates nothing.
+ * called, the last text only once. The last token chosen is not evaluated: one more fits than the
+ * context holds. Several generations of several sessions can so be interleaved by one thread.
+ * Errors: those of cf_session_eval(); INVALID_ARGUMENT too if bias and min_tokens leave no token to
+ * choose; DEVICE also for logits that are not finite. A step that fails changes nothing else and
+ * may be repeated. Cost: one evaluation; allocates nothing.
  */
 CF_API cf_status cf_generation_next(cf_generation *generation, cf_event *event, cf_error *error);
 
@@ -557,12 +575,14 @@ typedef struct cf_score_options {
 
 /*
  * Log-probability of each token given those before it: logprobs [n_ids], of the raw logits; the
- * first has none and is NaN. Text longer than a window is read in overlapping windows, each token
- * scored once, in the first window that holds it (so with at least n_window - n_stride tokens of
- * context after the first window). `top` is NULL or [n_ids][n_top]: the most probable tokens at
- * each position, best first; ids -1 and NaN at the first. What the session held is forgotten, save
- * a common beginning. Errors: those of cf_session_eval(); n_ids ≥ 1. Cost: about n_window /
- * n_stride evaluations of the text.
+ * first has none and is NaN. Longer text is read in windows that begin every n_stride tokens, each
+ * token scored once, in the first window that holds the token before it: after the first window
+ * with n_window - n_stride + 1 … n_window tokens of context. `top` is NULL or [n_ids][n_top]: the
+ * most probable tokens at each position, best first; ids -1 and NaN at the first, and where the
+ * vocabulary has no more. What the session held is forgotten; it then holds the last window, of
+ * text that fits the context all but the last token, from which a generation can go on. Errors:
+ * those of cf_session_eval(); DEVICE also for logits that are not finite; n_ids ≥ 1. Cost: about
+ * n_window / n_stride evaluations of the text, and room for the logits of 128 tokens.
  */
 CF_API cf_status cf_score(cf_session *session, const cf_token *ids, size_t n_ids,
                           const cf_score_options *options, float *logprobs, cf_alternative *top,
