@@ -41,13 +41,17 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t ha
     }
 }
 
+/* Rotates queries and keys, scales the queries by 1 / √d_head, stores keys and values. */
 static void write_cache(const cf_backend_session *session, const head_view *head, size_t n,
                         size_t pos)
 {
     size_t half = (size_t)session->model->neox->shape.d_rotary / 2;
+    float scale = 1 / sqrtf((float)head->d);
     for (size_t t = 0; t < n; t++) {
         float *q = head->qkv + t * 3 * head->d_model, *k = q + head->d, *v = k + head->d;
         const float *cosines = session->cos_sin + t * 2 * half, *sines = cosines + half;
+        for (size_t i = 0; i < head->d; i++)
+            q[i] *= scale;
         rotate(q, cosines, sines, half);
         rotate(k, cosines, sines, half);
         size_t offset = (pos + t) * head->row_bytes;
@@ -62,8 +66,9 @@ static void attend(const cf_backend_session *session, const head_view *head, siz
 {
     const cf_kernels *kernels = session->kernels;
     float *output = head->output + t * head->d_model;
-    kernels->scores[head->kv_dtype](scores, 1 / sqrtf((float)head->d),
-                                    head->qkv + t * 3 * head->d_model, head->keys, n_keys, head->d);
+    memset(scores, 0, n_keys * sizeof *scores);
+    kernels->rows[head->kv_dtype](scores, n_keys, head->keys, n_keys, head->d,
+                                  head->qkv + t * 3 * head->d_model, head->d, 1);
     float sum = kernels->exp_sum(scores, kernels->largest(scores, n_keys), n_keys);
     memset(output, 0, head->d * sizeof *output);
     kernels->mix[head->kv_dtype](output, scores, head->values, n_keys, head->d);

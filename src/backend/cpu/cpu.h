@@ -3,6 +3,7 @@
 #define CF_BACKEND_CPU_CPU_H
 
 #include "backend/backend.h"
+#include "backend/cpu/barrier.h"
 #include "backend/cpu/kernels.h"
 
 /* A layer's vectors, in float32. Biases that the model lacks are zeros. */
@@ -25,6 +26,7 @@ struct cf_backend_model {
 };
 
 struct cf_backend_session {
+    cf_barrier barrier;
     const cf_backend_model *model;
     const cf_kernels *kernels;
     cf_backend_options options;

@@ -9,10 +9,10 @@
 #include <omp.h>
 #include <string.h>
 
-/* Everything written before it, by any worker, is there after it. */
-static void barrier(void)
+/* What any worker wrote before it, all may read after it. */
+static void barrier(cf_backend_session *session, cf_worker worker)
 {
-#pragma omp barrier
+    cf_barrier_wait(&session->barrier, worker.count);
 }
 
 /* This worker's tokens of n. */
@@ -64,15 +64,15 @@ static void parallel_layer(cf_backend_session *session, cf_worker worker, const 
     const cf_cpu_layer *layer = &session->model->layers[index];
     norm(session, worker, session->normed, layer->ln1_weight, layer->ln1_bias, 0, step->n);
     norm(session, worker, session->normed2, layer->ln2_weight, layer->ln2_bias, 0, step->n);
-    barrier();
+    barrier(session, worker);
     const cf_linear in[] = {
         {session->qkv, 1, {{session->normed, tensors->qkv_weight, layer->qkv_bias}}, false, false},
         {session->ffn, 1, {{session->normed2, tensors->up_weight, layer->up_bias}}, false, true},
     };
     cf_cpu_linear(session, worker, in, 2, step->n);
-    barrier();
+    barrier(session, worker);
     cf_cpu_attention(session, worker, index, step->n, step->pos);
-    barrier();
+    barrier(session, worker);
     const cf_linear out = {
         .output = session->residual,
         .n_terms = 2,
@@ -81,7 +81,7 @@ static void parallel_layer(cf_backend_session *session, cf_worker worker, const 
         .add = true,
     };
     cf_cpu_linear(session, worker, &out, 1, step->n);
-    barrier();
+    barrier(session, worker);
 }
 
 /* x' = x + dense(attention(ln1 x)), then x' + down(act(up(ln2 x'))). */
@@ -91,33 +91,33 @@ static void sequential_layer(cf_backend_session *session, cf_worker worker, cons
     const cf_neox_layer *tensors = &session->model->neox->layers[index];
     const cf_cpu_layer *layer = &session->model->layers[index];
     norm(session, worker, session->normed, layer->ln1_weight, layer->ln1_bias, 0, step->n);
-    barrier();
+    barrier(session, worker);
     const cf_linear qkv = {
         session->qkv, 1, {{session->normed, tensors->qkv_weight, layer->qkv_bias}}, false, false};
     cf_cpu_linear(session, worker, &qkv, 1, step->n);
-    barrier();
+    barrier(session, worker);
     cf_cpu_attention(session, worker, index, step->n, step->pos);
-    barrier();
+    barrier(session, worker);
     const cf_linear dense = {session->residual,
                              1,
                              {{session->attended, tensors->dense_weight, layer->dense_bias}},
                              true,
                              false};
     cf_cpu_linear(session, worker, &dense, 1, step->n);
-    barrier();
+    barrier(session, worker);
     norm(session, worker, session->normed, layer->ln2_weight, layer->ln2_bias, 0, step->n);
-    barrier();
+    barrier(session, worker);
     const cf_linear up = {
         session->ffn, 1, {{session->normed, tensors->up_weight, layer->up_bias}}, false, true};
     cf_cpu_linear(session, worker, &up, 1, step->n);
-    barrier();
+    barrier(session, worker);
     const cf_linear down = {session->residual,
                             1,
                             {{session->ffn, tensors->down_weight, layer->down_bias}},
                             true,
                             false};
     cf_cpu_linear(session, worker, &down, 1, step->n);
-    barrier();
+    barrier(session, worker);
 }
 
 /* The caller's rows of hidden state `index`. */
@@ -160,7 +160,7 @@ static void forward(cf_backend_session *session, cf_worker worker, const cf_step
     norm(session, worker, session->normed, model->final_ln_weight, model->final_ln_bias, first,
          step->n);
     keep_hidden(session, worker, step, (size_t)shape->n_layers, session->normed);
-    barrier();
+    barrier(session, worker);
     logits(session, worker, step);
 }
 

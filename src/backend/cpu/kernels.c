@@ -1,8 +1,40 @@
+/* Which table of kernels runs here. */
 #include "backend/cpu/kernels.h"
+
+#include <stddef.h>
+
+#ifdef __x86_64__
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
 
 const cf_kernels *cf_kernels_get(cf_isa isa)
 {
-    return isa == CF_ISA_GENERIC ? &cf_kernels_generic : NULL;
+    switch (isa) {
+    case CF_ISA_GENERIC:
+        return &cf_kernels_generic;
+#ifdef __x86_64__
+    case CF_ISA_AVX2:
+        return has_avx2() ? &cf_kernels_avx2 : NULL;
+    case CF_ISA_AVX512:
+        return has_avx512() ? &cf_kernels_avx512 : NULL;
+#else
+    case CF_ISA_AVX2:
+    case CF_ISA_AVX512:
+#endif
+    case CF_ISA_COUNT:
+        break;
+    }
+    return NULL;
 }
 
 const cf_kernels *cf_kernels_best(void)

@@ -10,11 +10,8 @@
 
 #include "clusterfusion.h"
 
-/* Rows of weights that rows() takes at a time: its callers hand out multiples of it. */
+/* Rows of weights that rows() works on together: workers get multiples of it. */
 #define CF_KERNEL_ROWS 4
-
-/* Tokens that rows() takes at a time. */
-#define CF_KERNEL_TOKENS 8
 
 /* Indexed by cf_dtype; the entry of CF_DTYPE_DEFAULT is NULL. */
 #define CF_KERNEL_DTYPES 4
@@ -32,10 +29,6 @@ typedef void cf_widen_fn(float *to, const void *from, size_t n);
 /* to[i] = from[i] rounded to nearest even */
 typedef void cf_narrow_fn(void *to, const float *from, size_t n);
 
-/* scores[j] = scale Σ_k q[k] keys[j][k] for n keys of d elements */
-typedef void cf_scores_fn(float *scores, float scale, const float *q, const void *keys, size_t n,
-                          size_t d);
-
 /* y[k] += Σ_j weights[j] values[j][k] for n values of d elements */
 typedef void cf_mix_fn(float *y, const float *weights, const void *values, size_t n, size_t d);
 
@@ -44,7 +37,6 @@ typedef struct cf_kernels {
     cf_rows_fn *rows[CF_KERNEL_DTYPES];
     cf_widen_fn *widen[CF_KERNEL_DTYPES];
     cf_narrow_fn *narrow[CF_KERNEL_DTYPES];
-    cf_scores_fn *scores[CF_KERNEL_DTYPES];
     cf_mix_fn *mix[CF_KERNEL_DTYPES];
 
     /* y = (x - mean) / sqrt(variance + eps) × weight + bias, mean and variance over n, two passes

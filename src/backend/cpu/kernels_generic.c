@@ -32,7 +32,7 @@ static void narrow_f16(void *to, const float *from, size_t n)
         ((uint16_t *)to)[i] = cf_f16_from_float(from[i]);
 }
 
-/* The four functions that read a storage format, for the format that load_##name reads. */
+/* The three functions that read a storage format, for the format that load_##name reads. */
 #define DEFINE_READERS(name)                                                                       \
     static void rows_##name(float *y, size_t y_stride, const void *weight, size_t n_rows,          \
                             size_t n_columns, const float *x, size_t x_stride, size_t n)           \
@@ -49,16 +49,6 @@ static void narrow_f16(void *to, const float *from, size_t n)
     {                                                                                              \
         for (size_t i = 0; i < n; i++)                                                             \
             to[i] = load_##name(from, i);                                                          \
-    }                                                                                              \
-    static void scores_##name(float *scores, float scale, const float *q, const void *keys,        \
-                              size_t n, size_t d)                                                  \
-    {                                                                                              \
-        for (size_t j = 0; j < n; j++) {                                                           \
-            float sum = 0;                                                                         \
-            for (size_t k = 0; k < d; k++)                                                         \
-                sum += q[k] * load_##name(keys, j * d + k);                                        \
-            scores[j] = sum * scale;                                                               \
-        }                                                                                          \
     }                                                                                              \
     static void mix_##name(float *y, const float *weights, const void *values, size_t n, size_t d) \
     {                                                                                              \
@@ -135,7 +125,6 @@ const cf_kernels cf_kernels_generic = {
     .rows = EACH_DTYPE(rows),
     .widen = EACH_DTYPE(widen),
     .narrow = {[CF_DTYPE_F32] = narrow_f32, [CF_DTYPE_F16] = narrow_f16},
-    .scores = EACH_DTYPE(scores),
     .mix = EACH_DTYPE(mix),
     .layer_norm = layer_norm,
     .activate = activate,

@@ -30,11 +30,8 @@ static void linear_rows(const cf_backend_session *session, const cf_linear *line
         size_t n_columns = (size_t)term->weight->dims[1];
         const char *weight = (const char *)term->weight->data +
                              first * n_columns * cf_dtype_bytes(term->weight->dtype);
-        for (size_t t = 0; t < n; t += CF_KERNEL_TOKENS)
-            session->kernels->rows[term->weight->dtype](
-                linear->output + t * stride + first, stride, weight, n_rows, n_columns,
-                term->input + t * n_columns, n_columns,
-                n - t < CF_KERNEL_TOKENS ? n - t : CF_KERNEL_TOKENS);
+        session->kernels->rows[term->weight->dtype](linear->output + first, stride, weight, n_rows,
+                                                    n_columns, term->input, n_columns, n);
     }
     for (size_t t = 0; linear->activated && t < n; t++)
         session->kernels->activate(linear->output + t * stride + first,

@@ -1,0 +1,150 @@
+/* The kernels with AVX-512 F, BW, VL and DQ. */
+#ifdef __x86_64__
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef __m512 vec;
+#define LANES ((size_t)16)
+
+#define FIRST(n) ((__mmask16)((1u << (n)) - 1))
+#define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+
+static inline vec v_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline vec v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline vec v_load_part(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(FIRST(n), p);
+}
+
+static inline void v_store(float *p, vec v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+static inline void v_store_part(float *p, vec v, size_t n)
+{
+    _mm512_mask_storeu_ps(p, FIRST(n), v);
+}
+
+static inline vec v_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+static inline vec v_load_f16_part(const void *p, size_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(FIRST(n), p));
+}
+
+static inline vec from_bf16(__m256i halves)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+static inline vec v_load_bf16(const void *p)
+{
+    return from_bf16(_mm256_loadu_si256(p));
+}
+
+static inline vec v_load_bf16_part(const void *p, size_t n)
+{
+    return from_bf16(_mm256_maskz_loadu_epi16(FIRST(n), p));
+}
+
+static inline void v_store_f16(uint16_t *p, vec v)
+{
+    _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(v, NEAREST));
+}
+
+static inline void v_store_f16_part(uint16_t *p, vec v, size_t n)
+{
+    _mm256_mask_storeu_epi16(p, FIRST(n), _mm512_cvtps_ph(v, NEAREST));
+}
+
+static inline vec v_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+static inline vec v_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+static inline vec v_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+static inline vec v_div(vec a, vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+static inline vec v_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline vec v_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static inline vec v_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline vec v_select_less(vec a, vec b, vec x, vec y)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+
+static inline vec v_round(vec v)
+{
+    return _mm512_roundscale_ps(v, NEAREST);
+}
+
+static inline vec v_scale(vec x, vec n)
+{
+    return _mm512_scalef_ps(x, n);
+}
+
+static inline vec v_abs(vec v)
+{
+    return _mm512_abs_ps(v);
+}
+
+static inline vec v_copy_sign(vec magnitude, vec sign)
+{
+    return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+}
+
+static inline float v_sum(vec v)
+{
+    return _mm512_reduce_add_ps(v);
+}
+
+static inline float v_largest(vec v)
+{
+    return _mm512_reduce_max_ps(v);
+}
+
+#include "backend/cpu/kernels_simd.h"
+
+const cf_kernels cf_kernels_avx512 = KERNELS_SIMD("AVX-512");
+
+#else
+typedef int cf_kernels_avx512_unused;
+#endif
