@@ -13,10 +13,11 @@ typedef struct range {
 /*
  * Common blocks of plain characters: starters that are their own normal form and never compose with
  * what stands before them. Those that are missing here only cost time. Everything below U+0300 is
- * plain too.
+ * plain too. U+11A7 must be here: utf8proc takes it for a Hangul final consonant, and drops it.
  */
 static const range plain_ranges[] = {
     {0x0388, 0x0482},   /* Greek, Cyrillic */
+    {0x1176, 0x11A7},   /* Hangul vowels that compose with nothing */
     {0x2010, 0x2027},   /* dashes, quotation marks */
     {0x3041, 0x3096},   /* Hiragana */
     {0x30A0, 0x30FF},   /* Katakana */

@@ -136,7 +136,7 @@ static cf_status reserve_entries(load_state *loader)
         CF_TRY(read_content(loader, i, &text));
         CF_TRY(read_added_id(loader, i, text, &id));
         largest = id > largest ? id : largest;
-        n_bytes += strlen(text);
+        n_bytes += 3 * strlen(text); /* which its normal form can have */
     }
     cf_tokenizer *tokenizer = loader->tokenizer;
     CF_TRY(CF_ALLOC(&tokenizer->entries, largest + 1, "token table", loader->error));
@@ -204,21 +204,23 @@ static cf_status check_added_id(const load_state *loader, const char *content, s
     return CF_STATUS_OK;
 }
 
-/* Enters an added token into the set that it is looked for in. */
-static cf_status insert_added(load_state *loader, const char *content, size_t id, bool normalized)
+/*
+ * Enters an added token, and the set that it is looked for in. One that is looked for in normalized
+ * text is normalized itself, and that form is its text, as in the reference.
+ */
+static cf_status enter_added(load_state *loader, const char *content, size_t id, bool normalized)
 {
     cf_tokenizer *tokenizer = loader->tokenizer;
-    size_t n_bytes = strlen(content);
-    if (!normalized)
-        return cf_added_insert(&tokenizer->raw_tokens, content, n_bytes, (cf_token)id,
-                               loader->error);
+    cf_added *set = normalized ? &tokenizer->normalized_tokens : &tokenizer->raw_tokens;
     cf_normalizer normalizer = {0};
+    size_t n_bytes = strlen(content);
     cf_status status = CF_STATUS_OK;
-    if (tokenizer->normalize)
+    if (normalized && tokenizer->normalize)
         status = cf_normalize(&normalizer, content, n_bytes, &content, &n_bytes, loader->error);
-    if (status == CF_STATUS_OK)
-        status = cf_added_insert(&tokenizer->normalized_tokens, content, n_bytes, (cf_token)id,
-                                 loader->error);
+    if (status == CF_STATUS_OK) {
+        set_entry(loader, id, content, n_bytes);
+        status = cf_added_insert(set, content, n_bytes, (cf_token)id, loader->error);
+    }
     cf_normalizer_free(&normalizer);
     return status;
 }
@@ -243,11 +245,9 @@ static cf_status load_added_token(load_state *loader, size_t index, json_t *seen
     CF_TRY(read_flag(loader, index, "normalized", !special, &normalized));
     CF_TRY(read_added_id(loader, index, content, &id));
     CF_TRY(check_added_id(loader, content, id));
-    if (!loader->tokenizer->entries[id].present)
-        set_entry(loader, id, content, strlen(content));
     loader->tokenizer->entries[id].added = true;
     loader->tokenizer->entries[id].special = special;
-    return insert_added(loader, content, id, normalized);
+    return enter_added(loader, content, id, normalized);
 }
 
 static cf_status load_added(load_state *loader)
