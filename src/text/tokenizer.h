@@ -19,7 +19,7 @@ typedef struct cf_token_entry {
 struct cf_tokenizer {
     cf_token_entry *entries; /* [n_vocab] */
     size_t n_vocab;
-    char *bytes;          /* of all tokens */
+    char *bytes;          /* of all tokens, a zero byte behind each */
     size_t longest_bytes; /* of the longest token */
     cf_bpe bpe;
     cf_token *by_bytes; /* [n_by_bytes]: vocabulary ids in the order of their bytes */

@@ -61,7 +61,7 @@ static void set_entry(load_state *loader, size_t id, const char *text, size_t n_
     entry->offset = loader->n_bytes;
     entry->n_bytes =
         cf_bytelevel_read(text, n_text, tokenizer->bytes + loader->n_bytes, &entry->spelled);
-    loader->n_bytes += entry->n_bytes;
+    loader->n_bytes += entry->n_bytes + 1; /* and a zero byte */
     if (entry->n_bytes > tokenizer->longest_bytes)
         tokenizer->longest_bytes = entry->n_bytes;
     if (id >= tokenizer->n_vocab)
@@ -130,13 +130,13 @@ static cf_status reserve_entries(load_state *loader)
     {
         CF_TRY(read_id(loader, value, text, &id));
         largest = id > largest ? id : largest;
-        n_bytes += strlen(text);
+        n_bytes += strlen(text) + 1;
     }
     for (size_t i = 0; i < n_added; i++) {
         CF_TRY(read_content(loader, i, &text));
         CF_TRY(read_added_id(loader, i, text, &id));
         largest = id > largest ? id : largest;
-        n_bytes += 3 * strlen(text); /* which its normal form can have */
+        n_bytes += 3 * strlen(text) + 1; /* 3: of its normal form */
     }
     cf_tokenizer *tokenizer = loader->tokenizer;
     CF_TRY(CF_ALLOC(&tokenizer->entries, largest + 1, "token table", loader->error));
