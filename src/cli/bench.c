@@ -1,0 +1,304 @@
+/* clusterfusion bench: how fast a model runs here, and how fast it could. */
+#include "cli/bench.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "cli/command.h"
+#include "cli/open.h"
+#include "cli/report.h"
+
+#include <math.h>
+#include <sched.h>
+#include <time.h>
+
+#define MAX_REPEATS 1000
+
+/* The prompts' ids: any will do, as long as they are the same each time. */
+#define SEED 1
+
+typedef struct bench_args {
+    cf_model_args model;
+    cf_counts prompts, generations;
+    size_t n_repeats;
+    size_t format;
+} bench_args;
+
+static const cf_option bench_options[] = {
+    CF_ROW_MODEL(bench_args),
+    {.name = "prompt-tokens",
+     .letter = 'p',
+     .kind = CF_OPTION_COUNTS,
+     .value = "N,N",
+     .offset = offsetof(bench_args, prompts),
+     .max = CF_MAX_CONTEXT,
+     .preset = "128,512",
+     .help = "Lengths of prompts to time; 0: none."},
+    {.name = "tokens",
+     .letter = 'n',
+     .kind = CF_OPTION_COUNTS,
+     .value = "N,N",
+     .offset = offsetof(bench_args, generations),
+     .max = CF_MAX_CONTEXT - 1,
+     .preset = "64,128",
+     .help = "Lengths of generations to time; 0: none."},
+    {.name = "repeats",
+     .letter = 'r',
+     .kind = CF_OPTION_COUNT,
+     .value = "N",
+     .offset = offsetof(bench_args, n_repeats),
+     .min = 1,
+     .max = MAX_REPEATS,
+     .preset = "5",
+     .help = "Timed runs of each, after one that is not timed."},
+    CF_ROW_CONTEXT(bench_args, "the longest that is timed"),
+    CF_ROW_THREADS(bench_args),
+    CF_ROW_BACKEND(bench_args),
+    CF_ROW_KV(bench_args),
+    {.name = "format",
+     .kind = CF_OPTION_CHOICE,
+     .value = "FORM",
+     .offset = offsetof(bench_args, format),
+     .choices = {"table", "csv", "json"},
+     .preset = "table",
+     .help = "A table for the eye, lines for a spreadsheet, or one JSON object."},
+    {0},
+};
+
+/* Everything that a run needs. */
+typedef struct bench {
+    const cf_model *model;
+    cf_session *session;
+    cf_token *ids;   /* as many as the longest prompt, at least one */
+    float *logits;   /* [n_vocab] */
+    double *seconds; /* [n_repeats] */
+    size_t n_repeats, n_threads;
+    size_t kv_bytes_per_token;
+    cf_progress progress;
+    size_t n_done, n_total; /* runs */
+} bench;
+
+static cf_spread measure_spread(const double *values, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += values[i];
+    double mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++)
+        squares += (values[i] - mean) * (values[i] - mean);
+    return (cf_spread){mean, n > 1 ? sqrt(squares / (double)(n - 1)) : 0};
+}
+
+static cf_status time_prompt(bench *self, size_t n, double *seconds, cf_error *error)
+{
+    cf_outputs outputs = {.size = sizeof outputs, .logits = self->logits, .n_logits = 1};
+    CF_TRY(cf_session_rewind(self->session, 0, error));
+    uint64_t begin = cf_clock_ns();
+    CF_TRY(cf_session_eval(self->session, self->ids, n, &outputs, error));
+    *seconds = (double)(cf_clock_ns() - begin) * 1e-9;
+    return CF_STATUS_OK;
+}
+
+static bool go_on(void *user, const cf_event *event)
+{
+    (void)user, (void)event;
+    return !cf_interrupt_seen();
+}
+
+/* The first of n + 1 tokens comes of the prompt; the clock runs for the n after it. */
+static cf_status time_generation(bench *self, size_t n, double *seconds, cf_error *error)
+{
+    cf_generate_options options = {.size = sizeof options, .ignore_eos = true};
+    cf_generate_stats stats;
+    CF_TRY(cf_session_rewind(self->session, 0, error));
+    CF_TRY(cf_generate(self->session, NULL, self->ids, 1, n + 1, &options, go_on, NULL, &stats,
+                       error));
+    *seconds = (double)stats.decode_ns * 1e-9;
+    return CF_STATUS_OK;
+}
+
+static cf_status time_runs(bench *self, cf_bench_row *row, cf_error *error)
+{
+    double n = (double)row->n_tokens;
+    for (size_t i = 0; i <= self->n_repeats; i++) {
+        if (!cf_progress_update(&self->progress, "bench", self->n_done++, self->n_total))
+            return cf_fail(error, CF_STATUS_CANCELLED, "interrupted");
+        double *seconds = &self->seconds[i == 0 ? 0 : i - 1]; /* the first run warms up */
+        if (row->is_prompt)
+            CF_TRY(time_prompt(self, row->n_tokens, seconds, error));
+        else
+            CF_TRY(time_generation(self, row->n_tokens, seconds, error));
+    }
+    for (size_t i = 0; i < self->n_repeats; i++)
+        self->seconds[i] *= 1e3 / n;
+    row->ms_per_token = measure_spread(self->seconds, self->n_repeats);
+    for (size_t i = 0; i < self->n_repeats; i++)
+        self->seconds[i] = 1e3 / self->seconds[i];
+    row->tokens_per_s = measure_spread(self->seconds, self->n_repeats);
+    return CF_STATUS_OK;
+}
+
+/* A backend that cannot measure its ceilings can be timed all the same: they are 0 then. */
+static cf_status measure_ceilings(const bench *self, size_t n_tokens, cf_ceilings *ceilings,
+                                  cf_error *error)
+{
+    cf_error reason;
+    cf_status status =
+        cf_model_measure(self->model, (int32_t)self->n_threads, n_tokens, ceilings, &reason);
+    if (status == CF_STATUS_OK)
+        return CF_STATUS_OK;
+    *ceilings = (cf_ceilings){0};
+    if (status != CF_STATUS_UNSUPPORTED)
+        return cf_fail(error, status, "%s", reason.message);
+    if (n_tokens == 0)
+        cf_report_note("no ceilings: %s", reason.message);
+    return CF_STATUS_OK;
+}
+
+static cf_status add_row(bench *self, cf_bench_report *report, bool is_prompt, size_t n_tokens,
+                         cf_error *error)
+{
+    if (n_tokens == 0)
+        return CF_STATUS_OK;
+    cf_bench_row *row = &report->rows[report->n_rows];
+    *row = (cf_bench_row){.is_prompt = is_prompt, .n_tokens = n_tokens};
+    CF_TRY(time_runs(self, row, error));
+    double n = (double)n_tokens, token_s = row->ms_per_token.mean * 1e-3;
+    if (is_prompt) {
+        cf_ceilings ceilings;
+        CF_TRY(measure_ceilings(self, n_tokens, &ceilings, error));
+        row->reached = ceilings.matmul_flop_per_s * ceilings.matmul_s / (n * token_s);
+        row->ceiling = ceilings.matmul_flop_per_s;
+    } else {
+        /* Positions 1 … n: the token at position p reads p + 1 rows of the KV cache. */
+        double kv_bytes = (double)self->kv_bytes_per_token * (n + 3) / 2;
+        double bytes = (double)cf_model_info_get(self->model)->token_bytes + kv_bytes;
+        row->reached = bytes / token_s;
+        row->ceiling = report->read_bytes_per_s;
+    }
+    report->n_rows++;
+    return CF_STATUS_OK;
+}
+
+static cf_status run_all(const bench_args *args, bench *self, cf_bench_report *report,
+                         cf_error *error)
+{
+    cf_ceilings ceilings;
+    CF_TRY(measure_ceilings(self, 0, &ceilings, error));
+    report->read_bytes_per_s = ceilings.read_bytes_per_s;
+    for (size_t i = 0; i < args->prompts.n; i++)
+        CF_TRY(add_row(self, report, true, args->prompts.values[i], error));
+    for (size_t i = 0; i < args->generations.n; i++)
+        CF_TRY(add_row(self, report, false, args->generations.values[i], error));
+    return CF_STATUS_OK;
+}
+
+static size_t largest(const cf_counts *counts)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < counts->n; i++)
+        n = counts->values[i] > n ? counts->values[i] : n;
+    return n;
+}
+
+static size_t count_processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return (size_t)CPU_COUNT(&set);
+}
+
+static cf_status prepare(const bench_args *args, bench *self, cf_error *error)
+{
+    const cf_shape *shape = cf_model_shape(self->model);
+    size_t n_prompt = largest(&args->prompts), n_ids = n_prompt > 0 ? n_prompt : 1;
+    self->n_repeats = args->n_repeats;
+    self->n_threads = args->model.n_threads;
+    self->n_total = (args->prompts.n + args->generations.n) * (args->n_repeats + 1);
+    self->kv_bytes_per_token =
+        2 * (size_t)shape->n_layers * (size_t)shape->d_model * (args->model.kv == 1 ? 4 : 2);
+    CF_TRY(CF_ALLOC(&self->ids, n_ids, "prompt", error));
+    CF_TRY(CF_ALLOC(&self->logits, (size_t)shape->n_vocab, "logits", error));
+    CF_TRY(CF_ALLOC(&self->seconds, args->n_repeats, "times", error));
+    for (size_t i = 0; i < n_ids; i++)
+        self->ids[i] = (cf_token)(cf_random_uniform(SEED, i) * shape->n_vocab);
+    cf_session_options options = cf_open_session_options(&args->model);
+    return cf_session_create(self->model, &options, &self->session, error);
+}
+
+static void describe(const bench_args *args, const cf_model *model, cf_bench_report *report)
+{
+    const cf_model_info *info = cf_model_info_get(model);
+    time_t now = time(NULL);
+    struct tm parts;
+    strftime(report->date, sizeof report->date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
+    report->model = info->path;
+    report->backend = cf_backend_name(info->backend);
+    report->backend_text = info->backend_text;
+    report->kv = args->model.kv == 1 ? "F32" : "F16";
+    report->n_threads = args->model.n_threads;
+    report->n_repeats = args->n_repeats;
+}
+
+static cf_status open_and_measure(const bench_args *args, cf_error *error)
+{
+    cf_model *model;
+    bench self = {0};
+    cf_bench_report report = {0};
+    cf_interrupt_catch();
+    CF_TRY(cf_open_model(&args->model, &self.progress, &model, error));
+    self.model = model;
+    describe(args, model, &report);
+    cf_status status = prepare(args, &self, error);
+    if (status == CF_STATUS_OK)
+        status = run_all(args, &self, &report, error);
+    cf_progress_clear(&self.progress);
+    if (status == CF_STATUS_OK)
+        status = cf_bench_print(&report, (cf_bench_format)args->format, error);
+    cf_session_free(self.session);
+    cf_dealloc(self.ids);
+    cf_dealloc(self.logits);
+    cf_dealloc(self.seconds);
+    cf_model_close(model);
+    return status;
+}
+
+static int run(int argc, char **argv)
+{
+    bench_args args = {0};
+    int code = cf_options_parse(&cf_command_bench, argc, argv, &args);
+    if (code != CF_OPTIONS_RUN)
+        return code;
+    size_t n_prompt = largest(&args.prompts), n_generated = largest(&args.generations);
+    size_t needed = n_prompt > n_generated + 1 ? n_prompt : n_generated + 1;
+    if (args.model.n_context == 0)
+        args.model.n_context = needed;
+    if (args.model.n_context < needed)
+        return cf_report_usage("--context: expected at least %zu, found %zu", needed,
+                               args.model.n_context);
+    if (args.model.n_threads == 0)
+        args.model.n_threads = count_processors();
+    cf_error error;
+    return open_and_measure(&args, &error) == CF_STATUS_OK ? CF_EXIT_OK : cf_report_error(&error);
+}
+
+const cf_command cf_command_bench = {
+    .name = "bench",
+    .summary = "measure the speed of prompts and generation",
+    .synopsis = "[-m DIR] [-p 128,512] [-n 64,128] [-r 5] [OPTION]...",
+    .description =
+        "Times prompts and generations of the given lengths, each some times after one\n"
+        "run that is not timed, and prints mean and standard deviation of tokens a second\n"
+        "and milliseconds a token, beside what bounds them, measured in the same run with\n"
+        "as many threads: for generation, the bytes of weights and KV cache that a token\n"
+        "reads, against reading memory; for prompts, the operations of their matrix\n"
+        "products, against the BLAS doing nothing else. A model that fits the processor's\n"
+        "caches can be faster than memory. Prompts are random, and the same each time.\n",
+    .options = bench_options,
+    .examples = "  clusterfusion bench\n"
+                "  clusterfusion bench -m pythia-160m -t 2 -p 128,512 -n 64 -r 10\n"
+                "  clusterfusion bench -p 0 -n 128 --format csv >> results.csv\n",
+    .run = run,
+};
