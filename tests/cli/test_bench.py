@@ -1,0 +1,81 @@
+"""clusterfusion bench: that it measures, not what."""
+import csv
+import io
+import re
+
+import pytest
+from conftest import run_ok
+
+WORDS = ("-p", "8,16", "-n", "4", "-r", "2", "-t", "1")
+
+
+def bench_json(*words):
+    """The report; skips the test where the backend cannot say what bounds it."""
+    report = run_ok("bench", *words, "--format", "json").json
+    if report["read_gb_per_s"] is None:
+        pytest.skip("this backend does not measure its ceilings")
+    return report
+
+
+def check_row(row):
+    assert float(row["tokens_per_s"]) > 0 and float(row["ms_per_token"]) > 0
+    # The mean of the inverses is at least the inverse of the mean (Jensen).
+    assert float(row["tokens_per_s"]) * float(row["ms_per_token"]) >= 999.9
+    assert float(row["tokens_per_s_deviation"]) >= 0
+    assert float(row["ms_per_token_deviation"]) >= 0
+
+
+def test_json_has_a_result_for_each_length(bare):
+    report = bench_json("-m", bare, *WORDS)
+    assert list(report) == ["date", "model", "backend", "backend_text", "threads", "kv", "runs",
+                            "read_gb_per_s", "results"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", report["date"])
+    assert (report["threads"], report["runs"], report["kv"]) == (1, 2, "F16")
+    assert report["read_gb_per_s"] > 0
+    assert [(row["test"], row["n_tokens"]) for row in report["results"]] == \
+        [("prompt", 8), ("prompt", 16), ("generate", 4)]
+    for row in report["results"]:
+        check_row(row)
+        if row["test"] == "prompt":
+            assert row["gflop_per_s"] > 0 and row["blas_gflop_per_s"] > 0
+            assert row["percent_of_blas"] == pytest.approx(
+                100 * row["gflop_per_s"] / row["blas_gflop_per_s"], rel=1e-6)
+        else:
+            assert row["percent_of_read"] == pytest.approx(
+                100 * row["gb_per_s"] / report["read_gb_per_s"], rel=1e-6)
+
+
+def test_the_bytes_of_a_token_are_the_weights_and_the_cache(bare):
+    token_bytes = run_ok("inspect", "-m", bare, "--format", "json").json["token_bytes"]
+    report = bench_json("-m", bare, "-p", "0", "-n", "100", "-r", "2")
+    row = report["results"][0]
+    # Positions 1 … 100 read 2 … 101 rows of 2 layers × (K and V) × 32 × 2 bytes.
+    expected = token_bytes + 256 * sum(range(2, 102)) / 100
+    assert row["gb_per_s"] * 1e9 * row["ms_per_token"] * 1e-3 == pytest.approx(expected, rel=1e-6)
+
+
+def test_csv_has_a_line_for_each_length(bare):
+    text = run_ok("bench", "-m", bare, *WORDS, "--format", "csv").text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["test"], row["tokens"]) for row in rows] == \
+        [("prompt", "8"), ("prompt", "16"), ("generate", "4")]
+    for row in rows:
+        check_row(row)
+        assert None not in row and None not in row.values()
+        assert row["model"] == str(bare) and row["threads"] == "1" and row["runs"] == "2"
+        assert (row["gb_per_s"] == "") == (row["test"] == "prompt")
+        assert row["gflop_per_s"] == "" or row["test"] == "prompt"
+
+
+def test_the_table_is_for_the_eye(bare):
+    text = run_ok("bench", "-m", bare, *WORDS).text
+    assert "1 threads" in text and "memory is read at" in text
+    assert re.search(r"^prompt +16 +[\d.]+ ± +[\d.]+ .* % of the BLAS alone$", text, re.M)
+    assert re.search(r"^generate +4 +[\d.]+ ± +[\d.]+ .* % of reading memory$", text, re.M)
+
+
+def test_lengths_beyond_the_trained_context_are_allowed(bare):
+    report = run_ok("bench", "-m", bare, "-p", "200", "-n", "0", "-r", "1", "--format",
+                    "json").json
+    assert report["results"][0]["n_tokens"] == 200
+    assert report["results"][0]["tokens_per_s_deviation"] == 0
