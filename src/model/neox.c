@@ -10,6 +10,7 @@
 
 #define PREFIX "gpt_neox."
 #define LAYER_PREFIX "layers."
+#define HEAD_NAME "embed_out.weight"
 
 /* When a tensor must be there: a row's last column in the tables. */
 typedef enum needs { ALWAYS, ATTENTION_BIAS, UNTIED } needs;
@@ -122,6 +123,8 @@ static bool split_layer_name(const char *name, long *layer, const char **rest)
     size_t n = strlen(LAYER_PREFIX);
     if (strncmp(name, LAYER_PREFIX, n) != 0 || name[n] < '0' || name[n] > '9')
         return false;
+    if (name[n] == '0' && name[n + 1] != '.')
+        return false; /* 007 is no layer's number */
     char *end;
     *layer = strtol(name + n, &end, 10);
     *rest = end + 1;
@@ -131,6 +134,12 @@ static bool split_layer_name(const char *name, long *layer, const char **rest)
 static const char *file_of(const cf_tensor *tensor)
 {
     return tensor->file != NULL ? tensor->file : "tensor";
+}
+
+/* What the tensor's shape is held against, for messages. */
+static const char *shape_source(const cf_tensor *tensor)
+{
+    return tensor->file != NULL ? "config.json" : "the given shape";
 }
 
 static void print_shape(char text[64], int64_t rows, int64_t columns, bool is_vector)
@@ -150,8 +159,8 @@ static cf_status check_tensor(const cf_tensor *tensor, const slot *wanted, cf_er
         char found[64], expected[64];
         print_shape(found, tensor->dims[0], tensor->dims[1], tensor->n_dims == 1);
         print_shape(expected, wanted->rows, wanted->columns, vector);
-        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s has shape %s, the config implies %s",
-                       file_of(tensor), tensor->name, found, expected);
+        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s has shape %s, %s implies %s",
+                       file_of(tensor), tensor->name, found, shape_source(tensor), expected);
     }
     if (cf_dtype_bytes(tensor->dtype) == 0)
         return cf_fail(error, CF_STATUS_UNSUPPORTED, "%s: %s has an unknown dtype, %d",
@@ -174,8 +183,9 @@ static cf_status bind_tensor(cf_neox *neox, const cf_tensor *tensor, cf_error *e
     long layer;
     if (split_layer_name(name, &layer, &rest)) {
         if (layer >= neox->shape.n_layers)
-            return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s, but the config has %d layers",
-                           file_of(tensor), tensor->name, neox->shape.n_layers);
+            return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s is one too many, %s has %d layers",
+                           file_of(tensor), tensor->name, shape_source(tensor),
+                           neox->shape.n_layers);
         n_slots = N_LAYER_SLOTS;
         layer_slots(&neox->shape, &neox->layers[layer], slots);
     } else {
@@ -193,25 +203,51 @@ static cf_status bind_tensor(cf_neox *neox, const cf_tensor *tensor, cf_error *e
                    tensor->name);
 }
 
-static cf_status check_slots(const slot *slots, size_t n_slots, const char *where, cf_error *error)
+/* How the tensors at hand are called and where they lie, to say which one is missing. */
+typedef struct origin {
+    const char *file;   /* that of all tensors, if they lie in one */
+    const char *prefix; /* "gpt_neox." if their names have it */
+} origin;
+
+static origin find_origin(const cf_tensor *tensors, size_t n_tensors)
 {
-    for (size_t i = 0; i < n_slots; i++)
-        if (slots[i].required && *slots[i].place == NULL)
-            return cf_fail(error, CF_STATUS_BAD_FILE, "tensor %s%s is missing", where,
-                           slots[i].name);
+    origin from = {.file = "tensors", .prefix = ""};
+    for (size_t i = 0; i < n_tensors; i++) {
+        if (strncmp(tensors[i].name, PREFIX, strlen(PREFIX)) == 0)
+            from.prefix = PREFIX;
+        if (i == 0)
+            from.file = file_of(&tensors[0]);
+        else if (strcmp(from.file, file_of(&tensors[i])) != 0)
+            from.file = "all files";
+    }
+    return from;
+}
+
+static cf_status check_slots(const slot *slots, size_t n_slots, const origin *from,
+                             const char *layer, cf_error *error)
+{
+    for (size_t i = 0; i < n_slots; i++) {
+        if (!slots[i].required || *slots[i].place != NULL)
+            continue;
+        char expected[64];
+        print_shape(expected, slots[i].rows, slots[i].columns, slots[i].columns == 0);
+        bool is_head = strcmp(slots[i].name, HEAD_NAME) == 0; /* outside the prefix's module */
+        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s%s%s is missing, expected with shape %s",
+                       from->file, is_head ? "" : from->prefix, layer, slots[i].name, expected);
+    }
     return CF_STATUS_OK;
 }
 
-static cf_status check_complete(cf_neox *neox, cf_error *error)
+static cf_status check_complete(cf_neox *neox, const origin *from, cf_error *error)
 {
     slot slots[N_LAYER_SLOTS > N_OUTER_SLOTS ? N_LAYER_SLOTS : N_OUTER_SLOTS];
     outer_slots(&neox->shape, neox, slots);
-    CF_TRY(check_slots(slots, N_OUTER_SLOTS, "", error));
-    for (int32_t layer = 0; layer < neox->shape.n_layers; layer++) {
-        char where[32];
-        snprintf(where, sizeof where, LAYER_PREFIX "%d.", layer);
-        layer_slots(&neox->shape, &neox->layers[layer], slots);
-        CF_TRY(check_slots(slots, N_LAYER_SLOTS, where, error));
+    CF_TRY(check_slots(slots, N_OUTER_SLOTS, from, "", error));
+    for (int32_t i = 0; i < neox->shape.n_layers; i++) {
+        char layer[32];
+        snprintf(layer, sizeof layer, LAYER_PREFIX "%d.", i);
+        layer_slots(&neox->shape, &neox->layers[i], slots);
+        CF_TRY(check_slots(slots, N_LAYER_SLOTS, from, layer, error));
     }
     return CF_STATUS_OK;
 }
@@ -226,7 +262,8 @@ static cf_status bind_all(const cf_tensor *tensors, size_t n_tensors, cf_neox *n
         if (!cf_neox_is_buffer(tensors[i].name))
             CF_TRY(bind_tensor(neox, &tensors[i], error));
     }
-    CF_TRY(check_complete(neox, error));
+    origin from = find_origin(tensors, n_tensors);
+    CF_TRY(check_complete(neox, &from, error));
     if (neox->shape.tied_embeddings)
         neox->head = neox->embed;
     return CF_STATUS_OK;
