@@ -283,7 +283,7 @@ typedef struct cf_decoder cf_decoder;
 /*
  * Opens `path`: a tokenizer.json, or a folder that holds one; byte-level BPE as GPT-2's and
  * GPT-NeoX's. Errors: NOT_FOUND, IO, BAD_FILE, UNSUPPORTED (another kind of tokenizer, or an option
- * that changes its ids, named), OUT_OF_MEMORY. Any thread. Cost: parses the file (20 ms for 50,000
+ * that changes its ids, named), OUT_OF_MEMORY. Any thread. Cost: parses the file (50 ms for 50,000
  * entries).
  */
 CF_API cf_status cf_tokenizer_open(const char *path, cf_tokenizer **tokenizer, cf_error *error);
