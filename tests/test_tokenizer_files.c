@@ -98,7 +98,7 @@ static const bad_change bad_changes[] = {
     {"model/merges/7", "3", BAD, "model.merges[7] is an integer"},
     {"model/merges/7", "\"nothere a\"", BAD, "model.merges[7]: \"nothere\""},
     {"model/merges/7", "\"a nothere\"", BAD, "model.merges[7]: \"nothere\""},
-    {"model/merges/7", "[\"#\",\"#\"]", BAD, "model.merges[7]: \"##\""},
+    {"model/merges/7", "[\"#\",\"#\"]", BAD, "\"#\" and \"#\" joined"},
     {"added_tokens", "{}", BAD, "added_tokens is an object"},
     {"added_tokens/0", "5", BAD, "added_tokens[0] is an integer"},
     {"added_tokens/0/content", NULL, BAD, "added_tokens[0].content is missing"},

@@ -43,7 +43,7 @@ void cf_tokenizer_close(cf_tokenizer *tokenizer)
         return;
     cf_dealloc(tokenizer->entries);
     cf_dealloc(tokenizer->bytes);
-    cf_dealloc(tokenizer->by_bytes);
+    cf_dealloc(tokenizer->slots);
     cf_bpe_free(&tokenizer->bpe);
     cf_added_free(&tokenizer->raw_tokens);
     cf_added_free(&tokenizer->normalized_tokens);
@@ -76,24 +76,6 @@ bool cf_tokenizer_is_special(const cf_tokenizer *tokenizer, cf_token id)
 {
     const cf_token_entry *entry = find_entry(tokenizer, id);
     return entry != NULL && entry->special;
-}
-
-cf_token cf_tokenizer_find_bytes(const cf_tokenizer *tokenizer, const char *bytes, size_t n_bytes)
-{
-    size_t low = 0, high = tokenizer->n_by_bytes;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        const cf_token_entry *entry = &tokenizer->entries[tokenizer->by_bytes[middle]];
-        size_t common = entry->n_bytes < n_bytes ? entry->n_bytes : n_bytes;
-        int order = memcmp(tokenizer->bytes + entry->offset, bytes, common);
-        if (order == 0 && entry->n_bytes == n_bytes)
-            return tokenizer->by_bytes[middle];
-        if (order < 0 || (order == 0 && entry->n_bytes < n_bytes))
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return -1;
 }
 
 cf_token cf_tokenizer_find(const cf_tokenizer *tokenizer, const char *text)

@@ -16,14 +16,20 @@ typedef struct cf_token_entry {
     bool spelled; /* in the byte-level alphabet throughout */
 } cf_token_entry;
 
+typedef struct cf_token_slot {
+    uint32_t tag;      /* the upper half of the hash */
+    uint32_t id_and_1; /* 0: free */
+} cf_token_slot;
+
 struct cf_tokenizer {
     cf_token_entry *entries; /* [n_vocab] */
     size_t n_vocab;
     char *bytes;          /* of all tokens, a zero byte behind each */
     size_t longest_bytes; /* of the longest token */
     cf_bpe bpe;
-    cf_token *by_bytes; /* [n_by_bytes]: vocabulary ids in the order of their bytes */
-    size_t n_by_bytes;
+    cf_token_slot *slots; /* [n_slots]: hash table of the vocabulary's tokens by their bytes */
+    size_t n_slots;       /* a power of two */
+    uint64_t hash_seed;
     cf_added raw_tokens;        /* found in the text as it comes */
     cf_added normalized_tokens; /* found in the normalized text */
     bool normalize;             /* to Normalization Form C */
@@ -38,7 +44,13 @@ struct cf_tokenizer {
 cf_status cf_tokenizer_load(cf_tokenizer *tokenizer, const json_t *root, const char *path,
                             cf_error *error);
 
-/* The vocabulary's token of exactly these bytes; -1: none. Added tokens are not looked at. */
+/*
+ * Makes the table that cf_tokenizer_find_bytes() looks into, of all entries that are there and
+ * spelled in the byte-level alphabet. Errors: OUT_OF_MEMORY.
+ */
+cf_status cf_tokenizer_index(cf_tokenizer *tokenizer, cf_error *error);
+
+/* The indexed token of exactly these bytes; -1: none. */
 cf_token cf_tokenizer_find_bytes(const cf_tokenizer *tokenizer, const char *bytes, size_t n_bytes);
 
 #endif

@@ -7,7 +7,6 @@
 #include "text/tokenizer.h"
 #include "text/tokenizer_options.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Gaps between ids cost memory: as many as these, and three for each token, are allowed. */
@@ -21,7 +20,7 @@ typedef struct load_state {
     json_t *merges;
     size_t max_id;   /* that so many tokens may have */
     size_t n_bytes;  /* of `tokenizer->bytes` in use */
-    cf_buffer parts; /* char: the left, right and joined spelling of a merge */
+    cf_buffer parts; /* char: the bytes of a merge, left and right */
     cf_error *error;
 } load_state;
 
@@ -279,44 +278,6 @@ static cf_status check_spelling(const load_state *loader)
     return CF_STATUS_OK;
 }
 
-typedef struct spelled_token {
-    const char *bytes;
-    size_t n_bytes;
-    cf_token id;
-} spelled_token;
-
-static int compare_spellings(const void *a, const void *b)
-{
-    const spelled_token *x = a, *y = b;
-    int order = memcmp(x->bytes, y->bytes, x->n_bytes < y->n_bytes ? x->n_bytes : y->n_bytes);
-    if (order != 0)
-        return order;
-    return x->n_bytes < y->n_bytes ? -1 : x->n_bytes > y->n_bytes;
-}
-
-/* Sorts the vocabulary's tokens by their bytes. */
-static cf_status sort_by_bytes(load_state *loader)
-{
-    cf_tokenizer *tokenizer = loader->tokenizer;
-    size_t n = 0, n_vocab = tokenizer->n_vocab;
-    CF_TRY(CF_ALLOC(&tokenizer->by_bytes, n_vocab, "token table", loader->error));
-    spelled_token *spellings;
-    CF_TRY(CF_ALLOC(&spellings, n_vocab, "token table", loader->error));
-    for (size_t id = 0; id < n_vocab; id++) {
-        const cf_token_entry *entry = &tokenizer->entries[id];
-        if (entry->present && entry->spelled)
-            spellings[n++] = (spelled_token){.bytes = tokenizer->bytes + entry->offset,
-                                             .n_bytes = entry->n_bytes,
-                                             .id = (cf_token)id};
-    }
-    qsort(spellings, n, sizeof *spellings, compare_spellings);
-    for (size_t i = 0; i < n; i++)
-        tokenizer->by_bytes[i] = spellings[i].id;
-    tokenizer->n_by_bytes = n;
-    cf_dealloc(spellings);
-    return CF_STATUS_OK;
-}
-
 /* Whether a byte can occur in UTF-8. */
 static bool is_utf8_byte(int byte)
 {
@@ -365,13 +326,20 @@ static cf_status read_merge(const load_state *loader, size_t index, const char *
     return CF_STATUS_OK;
 }
 
-static cf_status find_merged(const load_state *loader, size_t index, const char *text, cf_token *id)
+/* Appends the bytes that a part of a merge spells to `parts`, and finds its token. */
+static cf_status read_part(load_state *loader, size_t index, const char *part, size_t n_part,
+                           cf_token *id)
 {
-    const json_t *value = json_object_get(loader->vocab, text);
-    if (value == NULL)
+    cf_buffer *parts = &loader->parts;
+    bool spelled;
+    CF_TRY(cf_buffer_reserve(parts, parts->n_bytes + n_part, "merges", loader->error));
+    char *bytes = (char *)parts->data + parts->n_bytes;
+    size_t n_bytes = cf_bytelevel_read(part, n_part, bytes, &spelled);
+    parts->n_bytes += n_bytes;
+    *id = spelled ? cf_tokenizer_find_bytes(loader->tokenizer, bytes, n_bytes) : -1;
+    if (*id < 0)
         return BAD_FILE(loader, "%s: model.merges[%zu]: \"%.*s\" is not in model.vocab",
-                        loader->path, index, shown(text), text);
-    *id = (cf_token)json_integer_value(value);
+                        loader->path, index, n_part > 60 ? shown(part) : (int)n_part, part);
     return CF_STATUS_OK;
 }
 
@@ -380,17 +348,18 @@ static cf_status load_merge(load_state *loader, size_t index, cf_merge *merge)
     const char *left = "", *right = "";
     size_t n_left = 0;
     CF_TRY(read_merge(loader, index, &left, &n_left, &right));
-    size_t n_right = strlen(right);
-    CF_TRY(cf_buffer_reserve(&loader->parts, 2 * n_left + n_right + 2, "merges", loader->error));
-    char *left_part = loader->parts.data, *joined = left_part + n_left + 1;
-    memcpy(left_part, left, n_left);
-    left_part[n_left] = 0;
-    memcpy(joined, left, n_left);
-    memcpy(joined + n_left, right, n_right + 1);
+    loader->parts.n_bytes = 0;
     merge->rank = (uint32_t)index;
-    CF_TRY(find_merged(loader, index, left_part, &merge->left));
-    CF_TRY(find_merged(loader, index, right, &merge->right));
-    return find_merged(loader, index, joined, &merge->result);
+    CF_TRY(read_part(loader, index, left, n_left, &merge->left));
+    CF_TRY(read_part(loader, index, right, strlen(right), &merge->right));
+    merge->result =
+        cf_tokenizer_find_bytes(loader->tokenizer, loader->parts.data, loader->parts.n_bytes);
+    if (merge->result < 0)
+        return BAD_FILE(
+            loader, "%s: model.merges[%zu]: \"%.*s\" and \"%.*s\" joined are not in model.vocab",
+            loader->path, index, n_left > 60 ? shown(left) : (int)n_left, left, shown(right),
+            right);
+    return CF_STATUS_OK;
 }
 
 static cf_status load_merges(load_state *loader)
@@ -417,7 +386,7 @@ cf_status cf_tokenizer_load(cf_tokenizer *tokenizer, const json_t *root, const c
     CF_TRY(find_tables(&loader, root));
     CF_TRY(reserve_entries(&loader));
     CF_TRY(load_vocab(&loader));
-    CF_TRY(sort_by_bytes(&loader));
+    CF_TRY(cf_tokenizer_index(tokenizer, error));
     CF_TRY(find_byte_tokens(&loader));
     CF_TRY(load_added(&loader));
     CF_TRY(check_spelling(&loader));
