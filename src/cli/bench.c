@@ -114,6 +114,8 @@ static cf_status time_generation(bench *self, size_t n, double *seconds, cf_erro
     CF_TRY(cf_session_rewind(self->session, 0, error));
     CF_TRY(cf_generate(self->session, NULL, self->ids, 1, n + 1, &options, go_on, NULL, &stats,
                        error));
+    if (stats.finish == CF_FINISH_CANCELLED)
+        return cf_fail(error, CF_STATUS_CANCELLED, "interrupted");
     *seconds = (double)stats.decode_ns * 1e-9;
     return CF_STATUS_OK;
 }

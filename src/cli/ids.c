@@ -55,6 +55,9 @@ static cf_status read_stream(FILE *stream, const char *name, cf_bytes *bytes, cf
 {
     bytes->n = 0;
     do {
+        if (bytes->n > CF_MAX_INPUT_BYTES)
+            return cf_fail(error, CF_STATUS_IO, "%s: more than %zu bytes", name,
+                           CF_MAX_INPUT_BYTES);
         if (bytes->capacity - bytes->n < 65536)
             CF_TRY(cf_bytes_reserve(bytes, 2 * bytes->capacity + 65536, error));
         bytes->n += fread(bytes->data + bytes->n, 1, bytes->capacity - bytes->n, stream);

@@ -22,6 +22,9 @@ cf_status cf_ids_reserve(cf_ids *ids, size_t n, cf_error *error);
 void cf_bytes_free(cf_bytes *bytes);
 void cf_ids_free(cf_ids *ids);
 
+/* Something that never ends, such as /dev/zero, is no input. */
+#define CF_MAX_INPUT_BYTES ((size_t)1 << 30)
+
 /* Reads a whole file, "-" being stdin; pipes too. Errors: NOT_FOUND, IO, OUT_OF_MEMORY. */
 cf_status cf_bytes_read(const char *path, cf_bytes *bytes, cf_error *error);
 

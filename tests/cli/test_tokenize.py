@@ -129,3 +129,8 @@ def test_a_book_goes_through_and_back():
     # Both take less than 2 s; the rest is for slow and busy machines, and sanitizers.
     assert time.monotonic() - begin < 60
     assert back == path.read_bytes()
+
+
+def test_input_without_end_is_refused(tiny):
+    result = run("tokenize", "-m", tiny, "--file", "/dev/zero")
+    assert result.code == 1 and "/dev/zero: more than 1073741824 bytes" in result.err
