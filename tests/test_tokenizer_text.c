@@ -46,7 +46,7 @@ typedef struct repair_case {
     const char *text, *repaired;
 } repair_case;
 
-#define R CF_UTF8_REPLACEMENT
+#define R "\xEF\xBF\xBD"
 
 /* The tables of The Unicode Standard, section 3.9 (3-8 to 3-11), and some ends of text. */
 static const repair_case repair_cases[] = {

@@ -304,18 +304,19 @@ static cf_status read_merge(const load_state *loader, size_t index, const char *
                             size_t *n_left, const char **right)
 {
     const json_t *merge = json_array_get(loader->merges, index);
-    *left = *right = NULL;
+    const char *first = NULL, *second = NULL;
+    size_t n_first = 0;
     if (json_is_string(merge)) {
-        *left = json_string_value(merge);
-        const char *space = strchr(*left, ' ');
-        *n_left = space == NULL ? 0 : (size_t)(space - *left);
-        *right = space == NULL || strchr(space + 1, ' ') != NULL ? NULL : space + 1;
+        first = json_string_value(merge);
+        const char *space = strchr(first, ' ');
+        n_first = space == NULL ? 0 : (size_t)(space - first);
+        second = space == NULL || strchr(space + 1, ' ') != NULL ? NULL : space + 1;
     } else if (json_is_array(merge) && json_array_size(merge) == 2) {
-        *left = json_string_value(json_array_get(merge, 0));
-        *right = json_string_value(json_array_get(merge, 1));
-        *n_left = *left == NULL ? 0 : strlen(*left);
+        first = json_string_value(json_array_get(merge, 0));
+        second = json_string_value(json_array_get(merge, 1));
+        n_first = first == NULL ? 0 : strlen(first);
     }
-    if (*left == NULL || *right == NULL || *n_left == 0 || **right == 0)
+    if (first == NULL || second == NULL || n_first == 0 || *second == 0)
         return BAD_FILE(loader,
                         "%s: model.merges[%zu] is %s, expected \"left right\" or "
                         "[\"left\", \"right\"]",
@@ -323,6 +324,9 @@ static cf_status read_merge(const load_state *loader, size_t index, const char *
                         json_is_string(merge)  ? "another string"
                         : json_is_array(merge) ? "another array"
                                                : cf_json_kind(merge));
+    *left = first;
+    *n_left = n_first;
+    *right = second;
     return CF_STATUS_OK;
 }
 

@@ -88,8 +88,7 @@ size_t cf_utf8_repair(const char *text, size_t n_bytes, char *repaired)
             break;
         uint32_t code;
         pos += cf_utf8_next(text + pos, n_bytes - pos, &code);
-        memcpy(repaired + n_written, CF_UTF8_REPLACEMENT, 3);
-        n_written += 3;
+        n_written += cf_utf8_write(repaired + n_written, CF_UTF8_REPLACEMENT);
     }
     return n_written;
 }

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CF_UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+#define CF_UTF8_REPLACEMENT 0xFFFDu /* stands for what is no character */
 #define CF_UTF8_MAX_BYTES 4
 
 /* What cf_utf8_next() finds where no character is. */
