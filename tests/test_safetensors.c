@@ -176,14 +176,14 @@ static void damaged_headers_are_refused(void **state)
     static const struct {
         const char *header, *part;
     } bad[] = {
-        {"", "line 1"},
+        {"", "header: line 1"},
         {"[]", "the header is an array, expected an object"},
         {"null", "the header is null"},
-        {A, "line 1"},
-        {A "}}", "line 1"},
-        {A "} x", "line 1"},
+        {A, "header: line 1"},
+        {A "}}", "header: line 1"},
+        {A "} x", "header: line 1"},
         {"{\"a\":1,\"a\":2}", "duplicate object key"},
-        {"{\"\xff\":1}", "line 1"},
+        {"{\"\xff\":1}", "header: line 1"},
         {"{\"__metadata__\":[]}", "__metadata__ is an array, expected an object"},
         {"{\"\":{}}", "a tensor's name has 0 bytes"},
         {"{\"a\\nb\":{}}", "a tensor's name has byte 0x0A at 1"},
@@ -216,10 +216,10 @@ static void each_field_of_a_tensor_is_checked(void **state)
         {SHAPE("[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,6]"), "a has 17 dimensions, expected 1 or 2"},
         {SHAPE("[1,2,3]"), "a has 3 dimensions, expected 1 or 2"},
         {WITH_A("{\"dtype\":\"F16\",\"shape\":[2,3]}"), "a: data_offsets are missing"},
-        {OFFSETS("[0]"), "a: data_offsets are something else, expected an array of two integers"},
-        {OFFSETS("[0,12,13]"), "a: data_offsets are something else"},
-        {OFFSETS("[0.0,12.0]"), "a: data_offsets are something else"},
-        {OFFSETS("{}"), "a: data_offsets are something else"},
+        {OFFSETS("[0]"), "a: data_offsets are not two, expected an array of two integers"},
+        {OFFSETS("[0,12,13]"), "a: data_offsets are not two"},
+        {OFFSETS("[0.0,12.0]"), "a: data_offsets are no integers"},
+        {OFFSETS("{}"), "a: data_offsets are an object"},
         {OFFSETS("[-12,0]"), "a: data_offsets are [-12,0], expected an ascending pair within"},
         {OFFSETS("[12,0]"), "a: data_offsets are [12,0]"},
         {OFFSETS("[0,24]"), "a: data_offsets are [0,24], expected an ascending pair within the "
@@ -266,7 +266,7 @@ static void deep_nesting_is_refused(void **state)
     memset(header + 5, '[', DEPTH);
     reading r;
     make_file(&r, header, DEPTH + 5, 0);
-    assert_fails(read_file(&r), CF_STATUS_BAD_FILE, r.error, "model.safetensors: line 1");
+    assert_fails(read_file(&r), CF_STATUS_BAD_FILE, r.error, "model.safetensors: header: line 1");
     finish(&r);
     free(header);
 }

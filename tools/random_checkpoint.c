@@ -173,7 +173,7 @@ typedef union levels {
 static void fill_levels(levels *table, const planned *tensor, cf_dtype dtype)
 {
     for (size_t i = 0; i < N_LEVELS; i++) {
-        double unit = ((double)i + 0.5) / (N_LEVELS / 2) - 1;
+        double unit = (2 * (double)i + 1) / N_LEVELS - 1;
         float value = (float)(tensor->middle + unit * tensor->width);
         if (dtype == CF_DTYPE_F32)
             table->single[i] = value;

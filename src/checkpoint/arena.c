@@ -38,9 +38,10 @@ cf_status cf_arena_take(cf_arena *arena, void **memory, size_t count, size_t n_b
 {
     *memory = NULL;
     size_t total;
-    if (__builtin_mul_overflow(count, n_bytes, &total) || total > SIZE_MAX / 4)
-        return cf_fail(error, CF_STATUS_OUT_OF_MEMORY, "%s: %zu times %zu bytes", what, count,
-                       n_bytes);
+    if (__builtin_mul_overflow(count, n_bytes, &total) || total > SIZE_MAX / 4) {
+        cf_fail(error, CF_STATUS_OUT_OF_MEMORY, "%s: %zu times %zu bytes", what, count, n_bytes);
+        return CF_STATUS_OUT_OF_MEMORY;
+    }
     total = (total + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (arena->newest == NULL || arena->newest->capacity - arena->newest->used < total)
         CF_TRY(add_block(arena, total, what, error));

@@ -107,26 +107,27 @@ cf_status cf_index_parse(const void *data, size_t n_bytes, const char *name, cf_
     return status;
 }
 
+static cf_status missing(const cf_index_row *row, const char *name, cf_error *error)
+{
+    return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s is missing, %s says that it lies here",
+                   row->file, row->tensor, name);
+}
+
 cf_status cf_index_check(const cf_index *index, const char *name, const cf_tensor *tensors,
                          size_t n_tensors, cf_error *error)
 {
-    size_t i = 0, j = 0;
-    while (i < index->n_rows || j < n_tensors) {
-        const cf_index_row *row = i < index->n_rows ? &index->rows[i] : NULL;
-        const cf_tensor *tensor = j < n_tensors ? &tensors[j] : NULL;
-        int order = row == NULL ? 1 : tensor == NULL ? -1 : strcmp(row->tensor, tensor->name);
+    const cf_index_row *row = index->rows, *end = index->rows + index->n_rows;
+    for (size_t i = 0; i < n_tensors; i++, row++) {
+        const cf_tensor *tensor = &tensors[i];
+        int order = row == end ? 1 : strcmp(row->tensor, tensor->name);
         if (order < 0)
-            return cf_fail(error, CF_STATUS_BAD_FILE,
-                           "%s: %s is missing, %s says that it lies here", row->file, row->tensor,
-                           name);
+            return missing(row, name, error);
         if (order > 0)
             return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s is not in the weight_map of %s",
                            tensor->file, tensor->name, name);
         if (strcmp(row->file, tensor->file) != 0)
             return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s lies here, %s says in %s",
                            tensor->file, tensor->name, name, row->file);
-        i++;
-        j++;
     }
-    return CF_STATUS_OK;
+    return row == end ? CF_STATUS_OK : missing(row, name, error);
 }

@@ -95,7 +95,7 @@ static cf_status take_number(machine *m, size_t n, uint64_t *number)
 static cf_status append(machine *m, cf_value_list *list, cf_value *value)
 {
     void *items = list->items;
-    CF_TRY(cf_arena_grow(m->arena, &items, list->n, &list->capacity, sizeof(cf_value *),
+    CF_TRY(cf_arena_grow(m->arena, &items, list->n, &list->capacity, sizeof(void *),
                          "values of a pickle", m->error));
     list->items = items;
     list->items[list->n++] = value;
@@ -166,8 +166,6 @@ static cf_status push_container(machine *m, cf_value_kind kind, cf_value **items
     cf_value *value;
     CF_TRY(CF_ARENA_TAKE(m->arena, &value, 1, "values of a pickle", m->error));
     value->kind = kind;
-    CF_TRY(CF_ARENA_TAKE(m->arena, &value->list.items, n, "values of a pickle", m->error));
-    value->list.capacity = n;
     CF_TRY(extend(m, value, kind, items, n));
     return append(m, &m->stack, value);
 }
@@ -453,7 +451,7 @@ static cf_status do_container(machine *m, uint8_t opcode)
     case TUPLE1:
     case TUPLE2:
     case TUPLE3:
-        return do_small_tuple(m, (size_t)(opcode - TUPLE1 + 1));
+        return do_small_tuple(m, (size_t)opcode - TUPLE1 + 1);
     case TUPLE:
         return do_marked_container(m, CF_VALUE_TUPLE);
     case LIST:

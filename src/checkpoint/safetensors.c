@@ -5,6 +5,7 @@
 #include "base/status.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,21 +50,30 @@ typedef struct source {
     uint64_t n_bytes;
 } source;
 
+/* The format's dtype of that name; NULL: it has none. */
+static const format_dtype *find_dtype(const char *name)
+{
+    for (size_t i = 0; i < sizeof format_dtypes / sizeof *format_dtypes; i++)
+        if (strcmp(name, format_dtypes[i].name) == 0)
+            return &format_dtypes[i];
+    return NULL;
+}
+
 static cf_status entry_dtype(const source *from, const json_t *info, entry *to, cf_error *error)
 {
     const json_t *value = json_object_get(info, "dtype");
-    if (!json_is_string(value))
-        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s: dtype is %s, expected a string",
-                       from->file, to->name, value == NULL ? "missing" : cf_json_kind(value));
-    const char *name = json_string_value(value);
-    for (size_t i = 0; i < sizeof format_dtypes / sizeof *format_dtypes; i++) {
-        to->dtype = &format_dtypes[i];
-        if (strcmp(name, to->dtype->name) == 0)
-            return CF_STATUS_OK;
+    if (!json_is_string(value)) {
+        cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s: dtype is %s, expected a string", from->file,
+                to->name, value == NULL ? "missing" : cf_json_kind(value));
+        return CF_STATUS_BAD_FILE;
     }
-    return cf_fail(error, CF_STATUS_UNSUPPORTED,
-                   "%s: %s has the unknown dtype %.40s, expected F16, BF16 or F32", from->file,
-                   to->name, name);
+    to->dtype = find_dtype(json_string_value(value));
+    if (to->dtype != NULL)
+        return CF_STATUS_OK;
+    cf_fail(error, CF_STATUS_UNSUPPORTED,
+            "%s: %s has the unknown dtype %.40s, expected F16, BF16 or F32", from->file, to->name,
+            json_string_value(value));
+    return CF_STATUS_UNSUPPORTED;
 }
 
 static cf_status entry_shape(const source *from, const json_t *info, entry *to, cf_error *error)
@@ -88,6 +98,16 @@ static cf_status entry_shape(const source *from, const json_t *info, entry *to, 
     return CF_STATUS_OK;
 }
 
+/* What stands in the place of an array of two integers, for messages. */
+static const char *describe_offsets(const json_t *offsets)
+{
+    if (offsets == NULL)
+        return "missing";
+    if (!json_is_array(offsets))
+        return cf_json_kind(offsets);
+    return json_array_size(offsets) == 2 ? "no integers" : "not two";
+}
+
 static cf_status entry_offsets(const source *from, const json_t *info, entry *to, cf_error *error)
 {
     const json_t *offsets = json_object_get(info, "data_offsets");
@@ -95,7 +115,7 @@ static cf_status entry_offsets(const source *from, const json_t *info, entry *to
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
         return cf_fail(error, CF_STATUS_BAD_FILE,
                        "%s: %s: data_offsets are %s, expected an array of two integers", from->file,
-                       to->name, offsets == NULL ? "missing" : "something else");
+                       to->name, describe_offsets(offsets));
     json_int_t first = json_integer_value(begin), last = json_integer_value(end);
     if (first < 0 || last < first || (uint64_t)last > from->n_bytes)
         return cf_fail(
@@ -249,8 +269,10 @@ cf_status cf_safetensors_read(const void *data, size_t n_bytes, const char *file
                        n_header, n_rest < MAX_HEADER_BYTES ? n_rest : MAX_HEADER_BYTES);
     const uint8_t *text = (const uint8_t *)data + LENGTH_BYTES;
     source from = {.file = file, .bytes = text + n_header, .n_bytes = n_rest - n_header};
+    char name[300];
+    snprintf(name, sizeof name, "%s: header", file);
     json_t *header;
-    CF_TRY(cf_json_parse(text, (size_t)n_header, file, &header, error));
+    CF_TRY(cf_json_parse(text, (size_t)n_header, name, &header, error));
     cf_status status = read_header(&from, header, list, error);
     json_decref(header);
     return status;

@@ -128,32 +128,32 @@ static cf_status read_layout(const cf_array *array, const cf_rebuilt *tensor,
     return CF_STATUS_OK;
 }
 
-/* The storage that the tensor lies in: there, and as large as the pickle says. */
-static cf_status resolve_storage(source *from, const cf_array *array, const cf_stored *stored,
-                                 storage **found, cf_error *error)
+/* The storage that the tensor lies in must be in the file, and as large as the pickle says. */
+static cf_status check_storage(const cf_array *array, const cf_stored *stored, storage *one,
+                               cf_error *error)
 {
     int n_name = (int)array->n_name;
     int n_key = (int)(stored->key->text.n_bytes > 40 ? 40 : stored->key->text.n_bytes);
-    storage *one = find_storage(from, stored->key);
-    if (one == NULL)
-        return cf_fail(error, CF_STATUS_BAD_FILE,
-                       "%s: %.*s lies in storage %.*s, which is not in the file", from->file,
-                       n_name, array->name, n_key, stored->key->text.bytes);
+    if (one == NULL) {
+        cf_fail(error, CF_STATUS_BAD_FILE,
+                "%s: %.*s lies in storage %.*s, which is not in the file", array->file, n_name,
+                array->name, n_key, stored->key->text.bytes);
+        return CF_STATUS_BAD_FILE;
+    }
     uint64_t expected;
     if (__builtin_mul_overflow(stored->n_elements, stored->type->element_bytes, &expected) ||
         expected != one->n_bytes)
         return cf_fail(error, CF_STATUS_BAD_FILE,
                        "%s: %.*s: storage %.*s has %" PRIu64 " bytes, expected %" PRIu64
                        " elements of %s",
-                       from->file, n_name, array->name, n_key, stored->key->text.bytes,
+                       array->file, n_name, array->name, n_key, stored->key->text.bytes,
                        one->n_bytes, stored->n_elements, stored->type->dtype_name);
     if (one->type == NULL)
         one->type = stored->type;
     if (one->type != stored->type)
         return cf_fail(error, CF_STATUS_BAD_FILE, "%s: %.*s: storage %.*s is both %s and %s",
-                       from->file, n_name, array->name, n_key, stored->key->text.bytes,
+                       array->file, n_name, array->name, n_key, stored->key->text.bytes,
                        one->type->dtype_name, stored->type->dtype_name);
-    *found = one;
     return CF_STATUS_OK;
 }
 
@@ -172,9 +172,9 @@ static cf_status add_tensor(source *from, const cf_value *name, const cf_rebuilt
     if (cf_tensor_is_buffer(array.name, array.n_name))
         return CF_STATUS_OK;
     uint64_t n_elements = 0;
-    storage *in = NULL;
+    storage *in = find_storage(from, stored->key);
     CF_TRY(read_layout(&array, tensor, dims, &n_elements, error));
-    CF_TRY(resolve_storage(from, &array, stored, &in, error));
+    CF_TRY(check_storage(&array, stored, in, error));
     if (tensor->offset > stored->n_elements || n_elements > stored->n_elements - tensor->offset)
         return cf_fail(error, CF_STATUS_BAD_FILE,
                        "%s: %.*s takes %" PRIu64 " elements from %" PRIu64
