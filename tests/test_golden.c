@@ -189,6 +189,12 @@ static void rotary_base_1000_agrees(void **state)
     check_shared("base1000");
 }
 
+static void a_pytorch_checkpoint_agrees(void **state)
+{
+    (void)state;
+    check_shared("bin");
+}
+
 static void head_width_80_agrees(void **state)
 {
     (void)state;
@@ -217,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rotary_base_1000_agrees),
+        cmocka_unit_test(a_pytorch_checkpoint_agrees),
         cmocka_unit_test(head_width_80_agrees),
         cmocka_unit_test(sequential_layers_with_full_rotary_agree),
         cmocka_unit_test(the_newest_config_spelling_agrees),
