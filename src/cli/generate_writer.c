@@ -42,19 +42,26 @@ static void print_id(cf_writer *writer, cf_token id)
     writer->spaced = true;
 }
 
+static void print_ids(cf_writer *writer, const cf_ids *ids)
+{
+    cf_bytes text = {0};
+    if (writer->tokenizer == NULL) {
+        for (size_t i = 0; i < ids->n; i++)
+            print_id(writer, ids->values[i]);
+    } else if (cf_bytes_decode(writer->tokenizer, ids, 0, &text, NULL) == CF_STATUS_OK) {
+        fwrite(text.data, 1, text.n, stdout);
+    }
+    cf_bytes_free(&text);
+}
+
 /* Text is echoed as it was given; ids as the text that they stand for. */
 static void print_prompt(cf_writer *writer)
 {
     const cf_input *input = writer->input;
-    cf_bytes text = {0};
-    if (writer->args->source.ids == NULL)
+    if (writer->args->source.ids != NULL)
+        print_ids(writer, &input->ids);
+    else
         fwrite(input->text.data, 1, input->text.n, stdout);
-    else if (writer->tokenizer == NULL)
-        for (size_t i = 0; i < input->ids.n; i++)
-            print_id(writer, input->ids.values[i]);
-    else if (cf_bytes_decode(writer->tokenizer, &input->ids, 0, &text, NULL) == CF_STATUS_OK)
-        fwrite(text.data, 1, text.n, stdout);
-    cf_bytes_free(&text);
 }
 
 /* Prints what became certain at once: whoever reads the other end wants to see it grow. */

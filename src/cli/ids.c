@@ -51,33 +51,59 @@ void cf_ids_free(cf_ids *ids)
     *ids = (cf_ids){0};
 }
 
-static cf_status read_stream(FILE *stream, const char *name, cf_bytes *bytes, cf_error *error)
+cf_status cf_stream_open(const char *text, const char *path, FILE **stream, cf_error *error)
+{
+    if (text != NULL)
+        *stream = fmemopen((void *)(uintptr_t)text, strlen(text), "rb");
+    else
+        *stream = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    if (*stream != NULL)
+        return CF_STATUS_OK;
+    return cf_fail(error, errno == ENOENT ? CF_STATUS_NOT_FOUND : CF_STATUS_IO, "%s: %s", path,
+                   strerror(errno));
+}
+
+void cf_stream_close(FILE *stream)
+{
+    if (stream != stdin)
+        fclose(stream);
+}
+
+static cf_status check_stream(FILE *stream, const char *path, cf_error *error)
+{
+    if (ferror(stream))
+        return cf_fail(error, CF_STATUS_IO, "%s: %s", path, strerror(errno));
+    return CF_STATUS_OK;
+}
+
+cf_status cf_bytes_read(FILE *stream, const char *path, cf_bytes *bytes, cf_error *error)
 {
     bytes->n = 0;
     do {
         if (bytes->n > CF_MAX_INPUT_BYTES)
-            return cf_fail(error, CF_STATUS_IO, "%s: more than %zu bytes", name,
+            return cf_fail(error, CF_STATUS_IO, "%s: more than %zu bytes", path,
                            CF_MAX_INPUT_BYTES);
         if (bytes->capacity - bytes->n < 65536)
             CF_TRY(cf_bytes_reserve(bytes, 2 * bytes->capacity + 65536, error));
         bytes->n += fread(bytes->data + bytes->n, 1, bytes->capacity - bytes->n, stream);
     } while (!feof(stream) && !ferror(stream));
-    if (ferror(stream))
-        return cf_fail(error, CF_STATUS_IO, "%s: %s", name, strerror(errno));
-    return CF_STATUS_OK;
+    return check_stream(stream, path, error);
 }
 
-cf_status cf_bytes_read(const char *path, cf_bytes *bytes, cf_error *error)
+cf_status cf_bytes_read_line(FILE *stream, const char *path, cf_bytes *line, bool *ended,
+                             cf_error *error)
 {
-    if (strcmp(path, "-") == 0)
-        return read_stream(stdin, "stdin", bytes, error);
-    FILE *stream = fopen(path, "rb");
-    if (stream == NULL)
-        return cf_fail(error, errno == ENOENT ? CF_STATUS_NOT_FOUND : CF_STATUS_IO, "%s: %s", path,
-                       strerror(errno));
-    cf_status status = read_stream(stream, path, bytes, error);
-    fclose(stream);
-    return status;
+    int c;
+    for (line->n = 0; (c = getc_unlocked(stream)) != EOF && c != '\n';) {
+        if (line->n > CF_MAX_INPUT_BYTES)
+            return cf_fail(error, CF_STATUS_IO, "%s: more than %zu bytes", path,
+                           CF_MAX_INPUT_BYTES);
+        if (line->n == line->capacity)
+            CF_TRY(cf_bytes_reserve(line, 2 * line->capacity + 256, error));
+        line->data[line->n++] = (char)c;
+    }
+    *ended = c == EOF && line->n == 0;
+    return check_stream(stream, path, error);
 }
 
 static bool is_separator(char c)

@@ -4,6 +4,8 @@
 
 #include "clusterfusion.h"
 
+#include <stdio.h>
+
 typedef struct cf_bytes {
     char *data;
     size_t n, capacity;
@@ -22,11 +24,23 @@ cf_status cf_ids_reserve(cf_ids *ids, size_t n, cf_error *error);
 void cf_bytes_free(cf_bytes *bytes);
 void cf_ids_free(cf_ids *ids);
 
+/*
+ * A stream that reads `text`, or, where that is NULL, the file `path`, "-" being stdin. Errors:
+ * NOT_FOUND, IO. Closing leaves stdin alone.
+ */
+cf_status cf_stream_open(const char *text, const char *path, FILE **stream, cf_error *error);
+void cf_stream_close(FILE *stream);
+
 /* Something that never ends, such as /dev/zero, is no input. */
 #define CF_MAX_INPUT_BYTES ((size_t)1 << 30)
 
-/* Reads a whole file, "-" being stdin; pipes too. Errors: NOT_FOUND, IO, OUT_OF_MEMORY. */
-cf_status cf_bytes_read(const char *path, cf_bytes *bytes, cf_error *error);
+/*
+ * Replace what `bytes` held by the rest of the stream, or by its next line without the newline;
+ * `path` is for messages, *ended tells that there was no further line. Errors: IO, OUT_OF_MEMORY.
+ */
+cf_status cf_bytes_read(FILE *stream, const char *path, cf_bytes *bytes, cf_error *error);
+cf_status cf_bytes_read_line(FILE *stream, const char *path, cf_bytes *line, bool *ended,
+                             cf_error *error);
 
 /*
  * Reads ids written in decimal, separated by commas or white space. INVALID_ARGUMENT names the

@@ -27,15 +27,13 @@ int cf_source_check(const cf_source *source, cf_input *input)
 
 cf_status cf_source_read(const cf_source *source, cf_input *input, cf_error *error)
 {
-    if (source->file != NULL)
-        return cf_bytes_read(source->file, &input->text, error);
-    if (source->text == NULL)
+    if (source->ids != NULL)
         return CF_STATUS_OK;
-    size_t n = strlen(source->text);
-    CF_TRY(cf_bytes_reserve(&input->text, n, error));
-    memcpy(input->text.data, source->text, n);
-    input->text.n = n;
-    return CF_STATUS_OK;
+    FILE *stream;
+    CF_TRY(cf_stream_open(source->text, source->file, &stream, error));
+    cf_status status = cf_bytes_read(stream, source->file, &input->text, error);
+    cf_stream_close(stream);
+    return status;
 }
 
 cf_status cf_source_encode(const cf_source *source, const cf_tokenizer *tokenizer, cf_input *input,

@@ -1,9 +1,10 @@
 """clusterfusion tokenize and detokenize."""
 import json
+import subprocess
 import time
 
 import pytest
-from conftest import run, run_ok, shared
+from conftest import PROGRAM, run, run_ok, shared
 
 
 def test_text_gives_ids_on_one_line(tiny):
@@ -59,6 +60,16 @@ def test_json_lines_go_both_ways(tiny):
     assert [json.loads(line) for line in ids.splitlines()][:2] == [[257, 258, 111], []]
     back = run_ok("detokenize", "-m", tiny, "--jsonl", stdin=ids).out
     assert [json.loads(line) for line in back.splitlines()] == texts
+
+
+def test_each_line_is_answered_before_the_next_is_read(tiny):
+    process = subprocess.Popen([PROGRAM, "tokenize", "-m", tiny, "--jsonl"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for text, ids in (("he", [257]), ("", []), ("hello", [257, 258, 111])):
+        process.stdin.write(json.dumps(text).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == ids
+    assert process.communicate()[0] == b"" and process.returncode == 0
 
 
 def test_a_last_line_needs_no_newline(tiny):
