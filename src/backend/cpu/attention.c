@@ -1,4 +1,5 @@
 /* Rotary embedding, the KV cache, and attention: softmax(q·K / √d_head) V, head by head. */
+#include "backend/cpu/blas.h"
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -76,8 +77,8 @@ static void attend(const cf_backend_session *session, const head_view *head, siz
         output[k] /= sum;
 }
 
-void cf_cpu_attention(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
-                      size_t pos)
+static void attend_few(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
+                       size_t pos)
 {
     float *scores = session->scores + worker.index * session->score_stride;
     size_t n_heads = (size_t)session->model->neox->shape.n_heads;
@@ -87,4 +88,131 @@ void cf_cpu_attention(cf_backend_session *session, cf_worker worker, size_t laye
         for (size_t t = 0; t < n; t++)
             attend(session, &head, t, pos + t + 1, scores);
     }
+}
+
+/* Queries and keys of a block: its scores and its keys and values as float32 stay in the cache. */
+#define BLOCK_QUERIES ((size_t)64)
+#define BLOCK_KEYS ((size_t)128)
+
+size_t cf_cpu_block_floats(const cf_shape *shape)
+{
+    return BLOCK_QUERIES * (BLOCK_KEYS + 2 + (size_t)shape->d_head) +
+           2 * BLOCK_KEYS * (size_t)shape->d_head;
+}
+
+/* Queries first … first + count - 1 of a head, with what they have gathered so far. */
+typedef struct query_block {
+    size_t first, count;
+    float *scores;        /* [BLOCK_QUERIES][BLOCK_KEYS] */
+    float *largest;       /* [BLOCK_QUERIES]: of the scores seen */
+    float *sums;          /* [BLOCK_QUERIES]: of e^(score - largest) */
+    float *output;        /* [BLOCK_QUERIES][d]: values weighted by the same */
+    float *keys, *values; /* [BLOCK_KEYS][d] */
+} query_block;
+
+static query_block block_of(const cf_backend_session *session, cf_worker worker,
+                            const head_view *head, size_t first, size_t n)
+{
+    float *space =
+        session->blocks + worker.index * cf_cpu_block_floats(&session->model->neox->shape);
+    query_block block = {.first = first,
+                         .count = n - first < BLOCK_QUERIES ? n - first : BLOCK_QUERIES};
+    block.scores = space;
+    block.largest = block.scores + BLOCK_QUERIES * BLOCK_KEYS;
+    block.sums = block.largest + BLOCK_QUERIES;
+    block.output = block.sums + BLOCK_QUERIES;
+    block.keys = block.output + BLOCK_QUERIES * head->d;
+    block.values = block.keys + BLOCK_KEYS * head->d;
+    return block;
+}
+
+/* Scores → weights relative to the largest score so far; what was gathered before is scaled to it.
+ */
+static void reweigh(const cf_kernels *kernels, query_block *block, size_t i, size_t n_keys,
+                    size_t width, size_t d)
+{
+    float *scores = block->scores + i * BLOCK_KEYS, *output = block->output + i * d;
+    if (n_keys > 0) {
+        float before = block->largest[i], now = kernels->largest(scores, n_keys);
+        now = now > before ? now : before;
+        float scale = expf(before - now);
+        block->largest[i] = now;
+        block->sums[i] = block->sums[i] * scale + kernels->exp_sum(scores, now, n_keys);
+        for (size_t k = 0; k < d; k++)
+            output[k] *= scale;
+    }
+    memset(scores + n_keys, 0, (width - n_keys) * sizeof *scores);
+}
+
+/* Takes `width` keys from position `from` on into account: those up to each query's own. */
+static bool gather(cf_backend_session *session, const head_view *head, query_block *block,
+                   size_t from, size_t width, size_t pos)
+{
+    const cf_kernels *kernels = session->kernels;
+    size_t d = head->d, offset = from * head->row_bytes, stride = 3 * head->d_model;
+    kernels->widen[head->kv_dtype](block->keys, head->keys + offset, width * d);
+    kernels->widen[head->kv_dtype](block->values, head->values + offset, width * d);
+    if (!cf_blas_multiply(block->count, width, d,
+                          (cf_matrix){head->qkv + block->first * stride, stride},
+                          (cf_matrix){block->keys, d}, true, false, block->scores, BLOCK_KEYS))
+        return false;
+    for (size_t i = 0; i < block->count; i++) {
+        size_t seen = pos + block->first + i + 1;
+        size_t n_keys = seen <= from ? 0 : seen - from;
+        reweigh(kernels, block, i, n_keys < width ? n_keys : width, width, d);
+    }
+    return cf_blas_multiply(block->count, d, width, (cf_matrix){block->scores, BLOCK_KEYS},
+                            (cf_matrix){block->values, d}, false, true, block->output, d);
+}
+
+/*
+ * A block of queries against all keys up to them, a block of keys at a time, with a running maximum
+ * and sum (Milakov and Gimelshein, arXiv 1805.02867).
+ */
+static bool attend_block(cf_backend_session *session, cf_worker worker, const head_view *head,
+                         size_t first, size_t n, size_t pos)
+{
+    query_block block = block_of(session, worker, head, first, n);
+    size_t n_keys = pos + first + block.count, d = head->d;
+    memset(block.output, 0, block.count * d * sizeof(float));
+    for (size_t i = 0; i < block.count; i++) {
+        block.largest[i] = -INFINITY;
+        block.sums[i] = 0;
+    }
+    for (size_t from = 0; from < n_keys; from += BLOCK_KEYS)
+        if (!gather(session, head, &block, from,
+                    n_keys - from < BLOCK_KEYS ? n_keys - from : BLOCK_KEYS, pos))
+            return false;
+    for (size_t i = 0; i < block.count; i++)
+        for (size_t k = 0; k < d; k++)
+            head->output[(first + i) * head->d_model + k] = block.output[i * d + k] / block.sums[i];
+    return true;
+}
+
+static void attend_many(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
+                        size_t pos)
+{
+    size_t n_heads = (size_t)session->model->neox->shape.n_heads;
+    size_t n_blocks = (n + BLOCK_QUERIES - 1) / BLOCK_QUERIES;
+    for (size_t index = worker.index; index < n_heads; index += worker.count) {
+        head_view head = head_of(session, layer, index);
+        write_cache(session, &head, n, pos);
+    }
+    cf_team_deal(&session->team, worker); /* publishes the cache's new rows to all blocks */
+    for (size_t item; (item = cf_team_claim(&session->team)) < n_heads * n_blocks;) {
+        head_view head = head_of(session, layer, item % n_heads);
+        /* The last blocks have the most keys: first. */
+        size_t first = (n_blocks - 1 - item / n_heads) * BLOCK_QUERIES;
+        if (!attend_block(session, worker, &head, first, n, pos))
+            atomic_store_explicit(&session->failed, true, memory_order_relaxed);
+    }
+}
+
+void cf_cpu_attention(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
+                      size_t pos)
+{
+    if (n < CF_CPU_MANY_TOKENS)
+        attend_few(session, worker, layer, n, pos);
+    else
+        attend_many(session, worker, layer, n, pos);
 }

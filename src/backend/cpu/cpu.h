@@ -3,8 +3,18 @@
 #define CF_BACKEND_CPU_CPU_H
 
 #include "backend/backend.h"
-#include "backend/cpu/barrier.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/team.h"
+
+/* From so many tokens on, products go through the BLAS. */
+#define CF_CPU_MANY_TOKENS 24
+
+/* A panel of weights: as float32 it takes half of a second-level cache of 1 MB. */
+#define CF_CPU_PANEL_ROWS 96
+#define CF_CPU_PANEL_COLUMNS 1024
+
+/* Columns of an input that are transposed at a time. */
+#define CF_CPU_TRANSPOSE_COLUMNS 32
 
 /* A layer's vectors, in float32. Biases that the model lacks are zeros. */
 typedef struct cf_cpu_layer {
@@ -26,7 +36,8 @@ struct cf_backend_model {
 };
 
 struct cf_backend_session {
-    cf_barrier barrier;
+    cf_team team;
+    atomic_bool failed; /* the BLAS ran out of memory */
     const cf_backend_model *model;
     const cf_kernels *kernels;
     cf_backend_options options;
@@ -39,14 +50,13 @@ struct cf_backend_session {
     float *cos_sin;  /* [n_chunk][2][d_rotary / 2] */
     float *scores;   /* [n_threads][score_stride] */
     size_t score_stride;
-    void *keys;   /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
-    void *values; /* the same */
+    float *transposed; /* inputs of the products at hand, [columns][n] one after the other */
+    float *panels;     /* [n_threads][CF_CPU_PANEL_ROWS][CF_CPU_PANEL_COLUMNS]: widened weights */
+    float *products;   /* [n_threads][CF_CPU_PANEL_ROWS][n_chunk] */
+    float *blocks;     /* [n_threads][cf_cpu_block_floats()]: attention of many tokens */
+    void *keys;        /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
+    void *values;      /* the same */
 };
-
-/* One thread of a step's team. */
-typedef struct cf_worker {
-    size_t index, count;
-} cf_worker;
 
 /* Processors that this process may use: affinity and the control group's quota. At least 1. */
 int32_t cf_cpu_count(void);
@@ -67,16 +77,19 @@ typedef struct cf_linear {
     bool add, activated;
 } cf_linear;
 
-/* This worker's share of `n_linears` independent products for n tokens. No barrier. */
+/* This worker's share of `n_linears` independent products for n tokens. */
 void cf_cpu_linear(cf_backend_session *session, cf_worker worker, const cf_linear *linears,
                    size_t n_linears, size_t n);
 
 /*
  * This worker's share of rotary embedding, KV cache writes and attention of one layer, n tokens
- * from position pos: qkv → attended. No barrier.
+ * from position pos: qkv → attended.
  */
 void cf_cpu_attention(cf_backend_session *session, cf_worker worker, size_t layer, size_t n,
                       size_t pos);
+
+/* Floats of one worker's work space for attention of many tokens. */
+size_t cf_cpu_block_floats(const cf_shape *shape);
 
 /* The functions of the seam, which says what they do. */
 cf_status cf_cpu_model_create(const cf_neox *neox, const cf_model_options *options,

@@ -5,15 +5,11 @@
  */
 #include "backend/cpu/cpu.h"
 
+#include "base/status.h"
+
 #include <math.h>
 #include <omp.h>
 #include <string.h>
-
-/* What any worker wrote before it, all may read after it. */
-static void barrier(cf_backend_session *session, cf_worker worker)
-{
-    cf_barrier_wait(&session->barrier, worker.count);
-}
 
 /* This worker's tokens of n. */
 #define FOR_TOKENS(t, worker, n) for (size_t t = (worker).index; t < (n); t += (worker).count)
@@ -64,15 +60,15 @@ static void parallel_layer(cf_backend_session *session, cf_worker worker, const 
     const cf_cpu_layer *layer = &session->model->layers[index];
     norm(session, worker, session->normed, layer->ln1_weight, layer->ln1_bias, 0, step->n);
     norm(session, worker, session->normed2, layer->ln2_weight, layer->ln2_bias, 0, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear in[] = {
         {session->qkv, 1, {{session->normed, tensors->qkv_weight, layer->qkv_bias}}, false, false},
         {session->ffn, 1, {{session->normed2, tensors->up_weight, layer->up_bias}}, false, true},
     };
     cf_cpu_linear(session, worker, in, 2, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     cf_cpu_attention(session, worker, index, step->n, step->pos);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear out = {
         .output = session->residual,
         .n_terms = 2,
@@ -81,7 +77,7 @@ static void parallel_layer(cf_backend_session *session, cf_worker worker, const 
         .add = true,
     };
     cf_cpu_linear(session, worker, &out, 1, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
 }
 
 /* x' = x + dense(attention(ln1 x)), then x' + down(act(up(ln2 x'))). */
@@ -91,33 +87,33 @@ static void sequential_layer(cf_backend_session *session, cf_worker worker, cons
     const cf_neox_layer *tensors = &session->model->neox->layers[index];
     const cf_cpu_layer *layer = &session->model->layers[index];
     norm(session, worker, session->normed, layer->ln1_weight, layer->ln1_bias, 0, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear qkv = {
         session->qkv, 1, {{session->normed, tensors->qkv_weight, layer->qkv_bias}}, false, false};
     cf_cpu_linear(session, worker, &qkv, 1, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     cf_cpu_attention(session, worker, index, step->n, step->pos);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear dense = {session->residual,
                              1,
                              {{session->attended, tensors->dense_weight, layer->dense_bias}},
                              true,
                              false};
     cf_cpu_linear(session, worker, &dense, 1, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     norm(session, worker, session->normed, layer->ln2_weight, layer->ln2_bias, 0, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear up = {
         session->ffn, 1, {{session->normed, tensors->up_weight, layer->up_bias}}, false, true};
     cf_cpu_linear(session, worker, &up, 1, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     const cf_linear down = {session->residual,
                             1,
                             {{session->ffn, tensors->down_weight, layer->down_bias}},
                             true,
                             false};
     cf_cpu_linear(session, worker, &down, 1, step->n);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
 }
 
 /* The caller's rows of hidden state `index`. */
@@ -160,17 +156,21 @@ static void forward(cf_backend_session *session, cf_worker worker, const cf_step
     norm(session, worker, session->normed, model->final_ln_weight, model->final_ln_bias, first,
          step->n);
     keep_hidden(session, worker, step, (size_t)shape->n_layers, session->normed);
-    barrier(session, worker);
+    cf_team_wait(&session->team, worker);
     logits(session, worker, step);
 }
 
 cf_status cf_cpu_step(cf_backend_session *session, const cf_step *step, cf_error *error)
 {
-    (void)error;
+    session->failed = false;
 #pragma omp parallel num_threads(session->options.n_threads)
     {
         cf_worker worker = {(size_t)omp_get_thread_num(), (size_t)omp_get_num_threads()};
+        /* A team of one is no parallel region to the BLAS, which would start threads of its own. */
+        omp_set_num_threads(1);
         forward(session, worker, step);
     }
+    if (session->failed)
+        return cf_fail(error, CF_STATUS_OUT_OF_MEMORY, "matrix products of %zu tokens", step->n);
     return CF_STATUS_OK;
 }

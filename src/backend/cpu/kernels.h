@@ -39,6 +39,11 @@ typedef struct cf_kernels {
     cf_narrow_fn *narrow[CF_KERNEL_DTYPES];
     cf_mix_fn *mix[CF_KERNEL_DTYPES];
 
+    /* Reads n_bytes, a multiple of 4,096, as fast as it can; returns some sum of them. */
+    uint64_t (*read)(const void *data, size_t n_bytes);
+    /* to[c][r] = from[r][c], plus to[c][r] if `add`; rows of each are strides apart. */
+    void (*transpose)(float *to, size_t to_stride, const float *from, size_t from_stride,
+                      size_t n_rows, size_t n_columns, bool add);
     /* y = (x - mean) / sqrt(variance + eps) × weight + bias, mean and variance over n, two passes
      */
     void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias, float eps,

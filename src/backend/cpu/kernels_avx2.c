@@ -21,7 +21,7 @@ static inline vec v_load(const float *p)
     return _mm256_loadu_ps(p);
 }
 
-static inline __m256i first(size_t n)
+static inline __m256i lanes_below(size_t n)
 {
     __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
@@ -29,7 +29,7 @@ static inline __m256i first(size_t n)
 
 static inline vec v_load_part(const float *p, size_t n)
 {
-    return _mm256_maskload_ps(p, first(n));
+    return _mm256_maskload_ps(p, lanes_below(n));
 }
 
 static inline void v_store(float *p, vec v)
@@ -39,7 +39,7 @@ static inline void v_store(float *p, vec v)
 
 static inline void v_store_part(float *p, vec v, size_t n)
 {
-    _mm256_maskstore_ps(p, first(n), v);
+    _mm256_maskstore_ps(p, lanes_below(n), v);
 }
 
 /* The first n < 8 halves; there is no masked load of 16-bit elements. */
@@ -152,6 +152,21 @@ static inline vec v_abs(vec v)
 static inline vec v_copy_sign(vec magnitude, vec sign)
 {
     return _mm256_or_ps(magnitude, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
+}
+
+static inline void v_exchange(vec *a, vec *b, size_t s)
+{
+    vec first = *a, second = *b;
+    if (s == 4) {
+        *a = _mm256_permute2f128_ps(first, second, 0x20);
+        *b = _mm256_permute2f128_ps(first, second, 0x31);
+    } else if (s == 2) {
+        *a = _mm256_shuffle_ps(first, second, _MM_SHUFFLE(1, 0, 1, 0));
+        *b = _mm256_shuffle_ps(first, second, _MM_SHUFFLE(3, 2, 3, 2));
+    } else {
+        *a = _mm256_blend_ps(first, _mm256_moveldup_ps(second), 0xAA);
+        *b = _mm256_blend_ps(_mm256_movehdup_ps(first), second, 0xAA);
+    }
 }
 
 static inline float v_sum(vec v)

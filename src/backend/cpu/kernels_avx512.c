@@ -131,6 +131,20 @@ static inline vec v_copy_sign(vec magnitude, vec sign)
     return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
 }
 
+static inline void v_exchange(vec *a, vec *b, size_t s)
+{
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i width = _mm512_set1_epi32((int)s);
+    __mmask16 upper = _mm512_test_epi32_mask(lane, width);
+    /* Bit 4 of an index takes the lane from b. */
+    __m512i low = _mm512_mask_add_epi32(lane, upper, lane, _mm512_set1_epi32(16 - (int)s));
+    __m512i high =
+        _mm512_mask_add_epi32(_mm512_add_epi32(lane, width), upper, lane, _mm512_set1_epi32(16));
+    vec first = *a, second = *b;
+    *a = _mm512_permutex2var_ps(first, low, second);
+    *b = _mm512_permutex2var_ps(first, high, second);
+}
+
 static inline float v_sum(vec v)
 {
     return _mm512_reduce_add_ps(v);

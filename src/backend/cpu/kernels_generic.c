@@ -61,6 +61,26 @@ DEFINE_READERS(f32)
 DEFINE_READERS(f16)
 DEFINE_READERS(bf16)
 
+static uint64_t read_all(const void *data, size_t n_bytes)
+{
+    const uint64_t *words = data;
+    uint64_t sums[8] = {0};
+    for (size_t i = 0; i < n_bytes / sizeof *words; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            sums[j] += words[i + j];
+    return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+}
+
+static void transpose(float *to, size_t to_stride, const float *from, size_t from_stride,
+                      size_t n_rows, size_t n_columns, bool add)
+{
+    for (size_t c = 0; c < n_columns; c++)
+        for (size_t r = 0; r < n_rows; r++) {
+            float value = from[r * from_stride + c];
+            to[c * to_stride + r] = add ? to[c * to_stride + r] + value : value;
+        }
+}
+
 static void layer_norm(float *y, const float *x, const float *weight, const float *bias, float eps,
                        size_t n)
 {
@@ -126,6 +146,8 @@ const cf_kernels cf_kernels_generic = {
     .widen = EACH_DTYPE(widen),
     .narrow = {[CF_DTYPE_F32] = narrow_f32, [CF_DTYPE_F16] = narrow_f16},
     .mix = EACH_DTYPE(mix),
+    .read = read_all,
+    .transpose = transpose,
     .layer_norm = layer_norm,
     .activate = activate,
     .largest = largest,

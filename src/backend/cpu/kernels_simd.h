@@ -11,6 +11,7 @@
  *   v_round(v)                                 to the nearest integer
  *   v_scale(x, n)                              x 2^n for integers n from -252 to 254
  *   v_abs(v) v_copy_sign(magnitude, sign)
+ *   v_exchange(a, b, s)    a's lanes l with l & s, against b's lanes l without: a[l] ↔ b[l - s]
  *   v_sum(v) v_largest(v)                      over the lanes, in a fixed order
  *
  * A row's product is one vector of partial sums along the columns, then v_sum: the same for every
@@ -172,6 +173,64 @@ static void narrow_f16(void *to, const float *from, size_t n)
         v_store_f16((uint16_t *)to + i, v_load(from + i));
     if (i < n)
         v_store_f16_part((uint16_t *)to + i, v_load_part(from + i, n - i), n - i);
+}
+
+/* Four lines at a time from each of two places, half of the data apart. */
+static uint64_t read_all(const void *data, size_t n_bytes)
+{
+    const char *a = data, *b = a + n_bytes / 2;
+    vec sums[8] = {v_set(0), v_set(0), v_set(0), v_set(0), v_set(0), v_set(0), v_set(0), v_set(0)};
+    size_t step = 4 * sizeof(vec);
+    for (size_t i = 0; i < n_bytes / 2; i += step)
+        UNROLL for (size_t j = 0; j < 4; j++)
+        {
+            sums[j] = v_max(sums[j], v_load((const void *)(a + i + j * sizeof(vec))));
+            sums[4 + j] = v_max(sums[4 + j], v_load((const void *)(b + i + j * sizeof(vec))));
+        }
+    vec most = v_max(v_max(v_max(sums[0], sums[1]), v_max(sums[2], sums[3])),
+                     v_max(v_max(sums[4], sums[5]), v_max(sums[6], sums[7])));
+    return v_largest(most) > 0;
+}
+
+/* Blocks of s rows and columns change sides. */
+INLINE void exchange_blocks(vec rows[LANES], size_t s)
+{
+    for (size_t r = 0; r < LANES; r += 2 * s)
+        for (size_t i = r; i < r + s; i++)
+            v_exchange(&rows[i], &rows[i + s], s);
+}
+
+/* One square of LANES rows and columns: blocks of half the width each time. */
+INLINE void transpose_square(float *to, size_t to_stride, const float *from, size_t from_stride,
+                             bool add)
+{
+    vec rows[LANES];
+    for (size_t r = 0; r < LANES; r++)
+        rows[r] = v_load(from + r * from_stride);
+    if (LANES == 16)
+        exchange_blocks(rows, 8);
+    exchange_blocks(rows, 4);
+    exchange_blocks(rows, 2);
+    exchange_blocks(rows, 1);
+    for (size_t r = 0; r < LANES; r++) {
+        float *at = to + r * to_stride;
+        v_store(at, add ? v_add(v_load(at), rows[r]) : rows[r]);
+    }
+}
+
+static void transpose(float *to, size_t to_stride, const float *from, size_t from_stride,
+                      size_t n_rows, size_t n_columns, bool add)
+{
+    size_t whole_rows = n_rows - n_rows % LANES, whole_columns = n_columns - n_columns % LANES;
+    for (size_t r = 0; r < whole_rows; r += LANES)
+        for (size_t c = 0; c < whole_columns; c += LANES)
+            transpose_square(to + c * to_stride + r, to_stride, from + r * from_stride + c,
+                             from_stride, add);
+    for (size_t c = 0; c < n_columns; c++)
+        for (size_t r = c < whole_columns ? whole_rows : 0; r < n_rows; r++) {
+            float value = from[r * from_stride + c];
+            to[c * to_stride + r] = add ? to[c * to_stride + r] + value : value;
+        }
 }
 
 /* Σ (x[i] - shift)^power for power 1 or 2. */
@@ -340,6 +399,6 @@ static float exp_sum(float *x, float shift, size_t n)
     {                                                                                              \
         .name = title, .rows = EACH_DTYPE(rows), .widen = EACH_DTYPE(widen),                       \
         .narrow = {[CF_DTYPE_F32] = narrow_f32, [CF_DTYPE_F16] = narrow_f16},                      \
-        .mix = EACH_DTYPE(mix), .layer_norm = layer_norm, .activate = activate,                    \
-        .largest = largest, .exp_sum = exp_sum                                                     \
+        .mix = EACH_DTYPE(mix), .read = read_all, .transpose = transpose,                          \
+        .layer_norm = layer_norm, .activate = activate, .largest = largest, .exp_sum = exp_sum     \
     }

@@ -33,22 +33,28 @@ static size_t score_stride(const cf_backend_options *options)
     return (options->n_context + 31) / 16 * 16;
 }
 
-/* The work space: X(field, floats). N is n_chunk, D is d_model, T is n_threads. */
+/* The work space: X(field, floats). N is n_chunk, D is d_model, F is d_ffn, T is
+ * n_threads. */
 #define SCRATCH(X)                                                                                 \
     X(residual, N *D)                                                                              \
     X(normed, N *D)                                                                                \
     X(normed2, N *D)                                                                               \
     X(qkv, 3 * N * D)                                                                              \
     X(attended, N *D)                                                                              \
-    X(ffn, N *(size_t)shape->d_ffn)                                                                \
+    X(ffn, N *F)                                                                                   \
     X(cos_sin, N *(size_t)shape->d_rotary)                                                         \
-    X(scores, T *score_stride(options))
+    X(scores, T *score_stride(options))                                                            \
+    X(transposed, N *(D + (D > F ? D : F)))                                                        \
+    X(panels, T *CF_CPU_PANEL_ROWS *CF_CPU_PANEL_COLUMNS)                                          \
+    X(products, T *CF_CPU_PANEL_ROWS *N)                                                           \
+    X(blocks, T *cf_cpu_block_floats(shape))
 
 cf_status cf_cpu_session_measure(const cf_backend_model *model, const cf_backend_options *options,
                                  cf_session_memory *memory, cf_error *error)
 {
     const cf_shape *shape = &model->neox->shape;
-    size_t N = options->n_chunk, D = (size_t)shape->d_model, T = (size_t)options->n_threads;
+    size_t N = options->n_chunk, D = (size_t)shape->d_model;
+    size_t F = (size_t)shape->d_ffn, T = (size_t)options->n_threads;
     size_t count, floats = 0;
     *memory = (cf_session_memory){0};
     if (options->kv_dtype != CF_DTYPE_F16 && options->kv_dtype != CF_DTYPE_F32)
@@ -80,7 +86,8 @@ static cf_status allocate(cf_backend_session *session, cf_error *error)
 {
     const cf_shape *shape = &session->model->neox->shape;
     const cf_backend_options *options = &session->options;
-    size_t N = options->n_chunk, D = (size_t)shape->d_model, T = (size_t)options->n_threads;
+    size_t N = options->n_chunk, D = (size_t)shape->d_model;
+    size_t F = (size_t)shape->d_ffn, T = (size_t)options->n_threads;
     size_t count = 0, element = cf_dtype_bytes(options->kv_dtype);
     kv_elements(shape, options, &count);
     CF_TRY(cf_alloc(&session->keys, count, element, "KV cache", error));
