@@ -37,6 +37,8 @@ int cf_report_error(const cf_error *error)
         fprintf(stderr, "interrupted\n");
         return CF_EXIT_INTERRUPTED;
     }
+    if (error->status == CF_STATUS_OUT_OF_MEMORY) /* the message says only what for */
+        fprintf(stderr, "%s: ", cf_status_text(error->status));
     fprintf(stderr, "%s\n", error->message);
     return CF_EXIT_FAILED;
 }

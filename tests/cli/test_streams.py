@@ -100,7 +100,7 @@ def test_a_second_interrupt_kills(long_tiny):
 
 
 def test_an_interrupt_ends_scoring(long_tiny):
-    process = start("score", "-m", long_tiny, "--ids", ",".join(["7"] * 20000), "--stride", "1",
+    process = start("score", "-m", long_tiny, "--ids", ",".join(["7"] * 60000), "--stride", "1",
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_until(lambda: catches_interrupts(process))
     time.sleep(0.5)
@@ -191,7 +191,7 @@ def test_progress_is_silent_in_a_pipe(tiny):
 
 def test_progress_is_shown_on_a_terminal_and_taken_away(long_tiny):
     parent, child = pty.openpty()
-    process = start("score", "-m", long_tiny, "--ids", ",".join(["7"] * 20000), "--stride", "1",
+    process = start("score", "-m", long_tiny, "--ids", ",".join(["7"] * 60000), "--stride", "1",
                     stdout=subprocess.PIPE, stderr=child)
     os.close(child)
     seen = b""

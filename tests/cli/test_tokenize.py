@@ -11,6 +11,8 @@ def test_text_gives_ids_on_one_line(tiny):
     assert run_ok("tokenize", "-m", tiny, "-p", "hello").out == b"257 258 111\n"
     assert run_ok("tokenize", "-m", tiny, stdin=b"he\nllo\n").out == b"257 10 258 111 10\n"
     assert run_ok("tokenize", "-m", tiny, stdin=b"").out == b"\n"
+    assert run_ok("tokenize", "-m", tiny, "-p", "").out == b"\n"
+    assert run_ok("tokenize", "-m", tiny, "-p", "", "--jsonl").out == b""
 
 
 def test_the_tokenizer_may_be_a_file(tiny):
