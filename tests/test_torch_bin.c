@@ -190,6 +190,7 @@ typedef struct archive {
     uint8_t directory[4096];
     size_t n_directory, n_entries;
     unsigned method, flags; /* of the next entries */
+    bool zip64;             /* every size and offset stands in 64 bits */
 } archive;
 
 static void put(uint8_t *bytes, size_t *n, uint64_t value, size_t n_bytes)
@@ -220,12 +221,19 @@ static void add_entry(archive *to, const char *name, const void *data, size_t n_
     put(to->directory, d, to->flags, 2);
     put(to->directory, d, to->method, 2);
     put(to->directory, d, 0, 8);
-    put(to->directory, d, n_data, 4);
-    put(to->directory, d, n_data, 4);
+    put(to->directory, d, to->zip64 ? UINT32_MAX : n_data, 4);
+    put(to->directory, d, to->zip64 ? UINT32_MAX : n_data, 4);
     put(to->directory, d, n_name, 2);
-    put(to->directory, d, 0, 12);
-    put(to->directory, d, header, 4);
+    put(to->directory, d, to->zip64 ? 34 : 0, 2);
+    put(to->directory, d, 0, 10);
+    put(to->directory, d, to->zip64 ? UINT32_MAX : header, 4);
     put_text(to->directory, d, name, n_name);
+    if (to->zip64) {
+        put_text(to->directory, d, "\x55\x54\x02\0ab\x01\0\x18\0", 10); /* another field first */
+        put(to->directory, d, n_data, 8);
+        put(to->directory, d, n_data, 8);
+        put(to->directory, d, header, 8);
+    }
     to->n_entries++;
 }
 
@@ -233,12 +241,26 @@ static void end_archive(archive *to)
 {
     size_t offset = to->n;
     put_text(to->bytes, &to->n, to->directory, to->n_directory);
+    if (to->zip64) {
+        size_t end64 = to->n;
+        put(to->bytes, &to->n, 0x06064B50, 4);
+        put(to->bytes, &to->n, 44, 8);
+        put(to->bytes, &to->n, 0, 12);
+        put(to->bytes, &to->n, to->n_entries, 8);
+        put(to->bytes, &to->n, to->n_entries, 8);
+        put(to->bytes, &to->n, to->n_directory, 8);
+        put(to->bytes, &to->n, offset, 8);
+        put(to->bytes, &to->n, 0x07064B50, 4);
+        put(to->bytes, &to->n, 0, 4);
+        put(to->bytes, &to->n, end64, 8);
+        put(to->bytes, &to->n, 1, 4);
+    }
     put(to->bytes, &to->n, 0x06054B50, 4);
     put(to->bytes, &to->n, 0, 4);
-    put(to->bytes, &to->n, to->n_entries, 2);
-    put(to->bytes, &to->n, to->n_entries, 2);
-    put(to->bytes, &to->n, to->n_directory, 4);
-    put(to->bytes, &to->n, offset, 4);
+    put(to->bytes, &to->n, to->zip64 ? UINT16_MAX : to->n_entries, 2);
+    put(to->bytes, &to->n, to->zip64 ? UINT16_MAX : to->n_entries, 2);
+    put(to->bytes, &to->n, to->zip64 ? UINT32_MAX : to->n_directory, 4);
+    put(to->bytes, &to->n, to->zip64 ? UINT32_MAX : offset, 4);
     put(to->bytes, &to->n, 0, 2);
 }
 
@@ -257,7 +279,7 @@ static void end_archive(archive *to)
 static cf_status read_pickle(reading *r, const char *pickle, size_t n_pickle, archive *file)
 {
     static const uint8_t storage[12] = {0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0};
-    *file = (archive){0};
+    *file = (archive){.zip64 = file->zip64};
     add_entry(file, "some name/data.pkl", pickle, n_pickle);
     if (file->n % 2 != 0) /* the storage then lies at an even place */
         add_entry(file, "some name/x", "", 0);
@@ -269,7 +291,7 @@ static cf_status read_pickle(reading *r, const char *pickle, size_t n_pickle, ar
 static void expect_pickle_fault(const char *pickle, size_t n, cf_status status, const char *part)
 {
     reading r;
-    archive file;
+    archive file = {0};
     assert_fails(read_pickle(&r, pickle, n, &file), status, r.error, part);
     assert_int_equal(strncmp(r.error.message, "model.bin: ", 11), 0);
     cf_arena_release(&r.arena);
@@ -278,22 +300,42 @@ static void expect_pickle_fault(const char *pickle, size_t n, cf_status status, 
 /* A literal with zero bytes inside, and its length. */
 #define BYTES(literal) literal, sizeof(literal) - 1
 
+#define VIEW ONE(TENSOR("HalfStorage", "\x06", "\x02", "K\x02K\x02\x86", "K\x02K\x01\x86"))
+
 static void a_view_into_a_storage_is_found(void **state)
 {
     (void)state;
+    for (int zip64 = 0; zip64 <= 1; zip64++) {
+        reading r;
+        archive file = {.zip64 = zip64 != 0};
+        assert_ok(read_pickle(&r, BYTES(VIEW), &file), r.error);
+        assert_string_equal(r.format, "pytorch zip");
+        assert_int_equal(r.list.n, 1);
+        assert_string_equal(r.list.tensors[0].name, "w");
+        assert_int_equal(r.list.tensors[0].n_dims, 2);
+        assert_memory_equal(r.list.tensors[0].data, "\2\0\3\0\4\0\5\0", 8);
+        cf_arena_release(&r.arena);
+    }
+}
+
+/* Every byte of a zip64 archive with every bit pattern that tends to break arithmetic. */
+static void every_changed_byte_of_zip64_is_survived(void **state)
+{
+    (void)state;
+    static const uint8_t values[] = {0x00, 0x01, 0x7F, 0x80, 0xFF};
+    archive file = {.zip64 = true};
     reading r;
-    archive file;
-    assert_ok(read_pickle(&r,
-                          BYTES(ONE(TENSOR("HalfStorage", "\x06", "\x02", "K\x02K\x02\x86",
-                                           "K\x02K\x01\x86"))),
-                          &file),
-              r.error);
-    assert_string_equal(r.format, "pytorch zip");
-    assert_int_equal(r.list.n, 1);
-    assert_string_equal(r.list.tensors[0].name, "w");
-    assert_int_equal(r.list.tensors[0].n_dims, 2);
-    assert_memory_equal(r.list.tensors[0].data, "\2\0\3\0\4\0\5\0", 8);
+    assert_ok(read_pickle(&r, BYTES(VIEW), &file), r.error);
     cf_arena_release(&r.arena);
+    for (size_t at = 0; at < file.n; at++)
+        for (size_t v = 0; v < sizeof values; v++) {
+            uint8_t before = file.bytes[at];
+            file.bytes[at] = values[v];
+            if (read_bytes(&r, file.bytes, file.n) == CF_STATUS_OK)
+                assert_true(touch(&r) <= file.n);
+            cf_arena_release(&r.arena);
+            file.bytes[at] = before;
+        }
 }
 
 static void tensors_beyond_their_storage_are_refused(void **state)
@@ -539,6 +581,7 @@ int main(void)
         cmocka_unit_test(every_changed_byte_is_survived),
         cmocka_unit_test(other_files_are_told_apart),
         cmocka_unit_test(a_view_into_a_storage_is_found),
+        cmocka_unit_test(every_changed_byte_of_zip64_is_survived),
         cmocka_unit_test(tensors_beyond_their_storage_are_refused),
         cmocka_unit_test(globals_beyond_the_known_ones_are_refused_by_name),
         cmocka_unit_test(opcodes_beyond_the_known_ones_are_refused_by_name),
