@@ -142,6 +142,7 @@ static void buffers_are_passed_over(void **state)
     assert_false(cf_neox_is_buffer("layers.0.attention.dense.bias"));
     assert_string_equal(cf_neox_plain_name("gpt_neox.layers.0.x"), "layers.0.x");
     assert_string_equal(cf_neox_plain_name("layers.0.x"), "layers.0.x");
+    assert_string_equal(cf_neox_plain_name("lm_head.weight"), "embed_out.weight");
 }
 
 static void tied_embeddings_may_leave_out_the_head(void **state)

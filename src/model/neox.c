@@ -11,6 +11,7 @@
 #define PREFIX "gpt_neox."
 #define LAYER_PREFIX "layers."
 #define HEAD_NAME "embed_out.weight"
+#define HEAD_ALIAS "lm_head.weight" /* what transformers 5 calls it */
 
 /* When a tensor must be there: a row's last column in the tables. */
 typedef enum needs { ALWAYS, ATTENTION_BIAS, UNTIED } needs;
@@ -36,6 +37,8 @@ enum {
 
 const char *cf_neox_plain_name(const char *name)
 {
+    if (strcmp(name, HEAD_ALIAS) == 0)
+        return HEAD_NAME;
     size_t n = strlen(PREFIX);
     return strncmp(name, PREFIX, n) == 0 ? name + n : name;
 }

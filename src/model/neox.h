@@ -53,16 +53,17 @@ typedef struct cf_neox {
 cf_status cf_shape_check(const cf_shape *shape, cf_error *error);
 
 /*
- * Finds every weight among `tensors` and checks its shape. Names may carry the "gpt_neox." prefix;
- * buffers (attention.bias, attention.masked_bias, rotary_emb.inv_freq) are passed over. BAD_FILE
- * for a tensor that is missing, twice there, misshapen or of no known name; each named with its
- * file. The tensors must outlive the model, which cf_neox_unbind() frees.
+ * Finds every weight among `tensors` and checks its shape. Names may carry the "gpt_neox." prefix,
+ * and the LM head may be called "lm_head.weight"; buffers (attention.bias, attention.masked_bias,
+ * rotary_emb.inv_freq) are passed over. BAD_FILE for a tensor that is missing, twice there,
+ * misshapen or of no known name; each named with its file. The tensors must outlive the model,
+ * which cf_neox_unbind() frees.
  */
 cf_status cf_neox_bind(const cf_shape *shape, const cf_tensor *tensors, size_t n_tensors,
                        cf_neox *neox, cf_error *error);
 void cf_neox_unbind(cf_neox *neox);
 
-/* `name` without the "gpt_neox." prefix. */
+/* `name` without the "gpt_neox." prefix, and "lm_head.weight" as "embed_out.weight". */
 const char *cf_neox_plain_name(const char *name);
 
 /* Whether the tensor called `name` (prefix or not) is a buffer, no weight. */
