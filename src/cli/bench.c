@@ -141,58 +141,81 @@ static cf_status time_runs(bench *self, cf_bench_row *row, cf_error *error)
     return CF_STATUS_OK;
 }
 
-/* A backend that cannot measure its ceilings can be timed all the same: they are 0 then. */
-static cf_status measure_ceilings(const bench *self, size_t n_tokens, cf_ceilings *ceilings,
-                                  cf_error *error)
+/*
+ * Raises the ceilings to what is measured now: other work on the machine can only make them look
+ * too low. A backend that cannot measure them can be timed all the same: they stay 0 then.
+ */
+static cf_status raise_ceilings(const bench *self, size_t n_tokens, cf_ceilings *ceilings,
+                                cf_error *error)
 {
+    cf_ceilings now;
     cf_error reason;
     cf_status status =
-        cf_model_measure(self->model, (int32_t)self->n_threads, n_tokens, ceilings, &reason);
-    if (status == CF_STATUS_OK)
+        cf_model_measure(self->model, (int32_t)self->n_threads, n_tokens, &now, &reason);
+    if (status == CF_STATUS_UNSUPPORTED)
         return CF_STATUS_OK;
-    *ceilings = (cf_ceilings){0};
-    if (status != CF_STATUS_UNSUPPORTED)
+    if (status != CF_STATUS_OK)
         return cf_fail(error, status, "%s", reason.message);
-    if (n_tokens == 0)
-        cf_report_note("no ceilings: %s", reason.message);
+    if (now.read_bytes_per_s > ceilings->read_bytes_per_s)
+        ceilings->read_bytes_per_s = now.read_bytes_per_s;
+    if (now.matmul_flop_per_s > ceilings->matmul_flop_per_s) {
+        ceilings->matmul_flop_per_s = now.matmul_flop_per_s;
+        ceilings->matmul_s = now.matmul_s;
+    }
     return CF_STATUS_OK;
 }
 
-static cf_status add_row(bench *self, cf_bench_report *report, bool is_prompt, size_t n_tokens,
-                         cf_error *error)
+static cf_status run_prompt(bench *self, cf_bench_row *row, cf_ceilings *reading, cf_error *error)
 {
-    if (n_tokens == 0)
-        return CF_STATUS_OK;
-    cf_bench_row *row = &report->rows[report->n_rows];
-    *row = (cf_bench_row){.is_prompt = is_prompt, .n_tokens = n_tokens};
+    cf_ceilings ceilings = {.read_bytes_per_s = reading->read_bytes_per_s};
+    CF_TRY(raise_ceilings(self, row->n_tokens, &ceilings, error));
     CF_TRY(time_runs(self, row, error));
-    double n = (double)n_tokens, token_s = row->ms_per_token.mean * 1e-3;
-    if (is_prompt) {
-        cf_ceilings ceilings;
-        CF_TRY(measure_ceilings(self, n_tokens, &ceilings, error));
-        row->reached = ceilings.matmul_flop_per_s * ceilings.matmul_s / (n * token_s);
-        row->ceiling = ceilings.matmul_flop_per_s;
-    } else {
-        /* Positions 1 … n: the token at position p reads p + 1 rows of the KV cache. */
-        double kv_bytes = (double)self->kv_bytes_per_token * (n + 3) / 2;
-        double bytes = (double)cf_model_info_get(self->model)->token_bytes + kv_bytes;
-        row->reached = bytes / token_s;
-        row->ceiling = report->read_bytes_per_s;
-    }
-    report->n_rows++;
+    CF_TRY(raise_ceilings(self, row->n_tokens, &ceilings, error));
+    double seconds = (double)row->n_tokens * row->ms_per_token.mean * 1e-3;
+    row->reached = ceilings.matmul_flop_per_s * ceilings.matmul_s / seconds;
+    row->ceiling = ceilings.matmul_flop_per_s;
+    reading->read_bytes_per_s = ceilings.read_bytes_per_s;
     return CF_STATUS_OK;
+}
+
+static cf_status run_generation(bench *self, cf_bench_row *row, cf_error *error)
+{
+    CF_TRY(time_runs(self, row, error));
+    /* Positions 1 … n: the token at position p reads p + 1 rows of the KV cache. */
+    double kv_bytes = (double)self->kv_bytes_per_token * ((double)row->n_tokens + 3) / 2;
+    double bytes = (double)cf_model_info_get(self->model)->token_bytes + kv_bytes;
+    row->reached = bytes / (row->ms_per_token.mean * 1e-3);
+    return CF_STATUS_OK;
+}
+
+static cf_bench_row *add_row(cf_bench_report *report, bool is_prompt, size_t n_tokens)
+{
+    cf_bench_row *row = &report->rows[report->n_rows++];
+    *row = (cf_bench_row){.is_prompt = is_prompt, .n_tokens = n_tokens};
+    return row;
 }
 
 static cf_status run_all(const bench_args *args, bench *self, cf_bench_report *report,
                          cf_error *error)
 {
-    cf_ceilings ceilings;
-    CF_TRY(measure_ceilings(self, 0, &ceilings, error));
-    report->read_bytes_per_s = ceilings.read_bytes_per_s;
-    for (size_t i = 0; i < args->prompts.n; i++)
-        CF_TRY(add_row(self, report, true, args->prompts.values[i], error));
-    for (size_t i = 0; i < args->generations.n; i++)
-        CF_TRY(add_row(self, report, false, args->generations.values[i], error));
+    cf_ceilings reading = {0};
+    CF_TRY(raise_ceilings(self, 0, &reading, error));
+    for (size_t i = 0; i < args->prompts.n; i++) {
+        if (args->prompts.values[i] > 0)
+            CF_TRY(
+                run_prompt(self, add_row(report, true, args->prompts.values[i]), &reading, error));
+    }
+    for (size_t i = 0; i < args->generations.n; i++) {
+        if (args->generations.values[i] > 0)
+            CF_TRY(
+                run_generation(self, add_row(report, false, args->generations.values[i]), error));
+    }
+    CF_TRY(raise_ceilings(self, 0, &reading, error));
+    report->read_bytes_per_s = reading.read_bytes_per_s;
+    for (size_t i = 0; i < report->n_rows; i++) {
+        if (!report->rows[i].is_prompt)
+            report->rows[i].ceiling = reading.read_bytes_per_s;
+    }
     return CF_STATUS_OK;
 }
 
