@@ -39,7 +39,9 @@ static inline float exp_nonpositive(float x)
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     float scale = cf_float_from_bits((cf_float_bits(shifted) + 127u) << 23);
-    return x < EXP_LOWEST ? 0.0f : p * scale;
+    /* A mask where a condition would keep compilers from making vectors of it. */
+    uint32_t keep = 0u - (uint32_t)!(x < EXP_LOWEST);
+    return cf_float_from_bits(cf_float_bits(p * scale) & keep);
 }
 
 float cf_logits_max(const float *logits, size_t n)
