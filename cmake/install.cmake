@@ -22,6 +22,9 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/clusterfusion-config-vers
 install(FILES ${PROJECT_BINARY_DIR}/clusterfusion-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/clusterfusion)
 
+# Relative to the file, so that `cmake --install --prefix` may choose another place.
+file(RELATIVE_PATH cf_pkgconfig_to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
+     ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/clusterfusion.pc.in ${PROJECT_BINARY_DIR}/clusterfusion.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/clusterfusion.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
