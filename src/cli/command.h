@@ -20,5 +20,6 @@ extern const cf_command cf_command_tokenize;
 extern const cf_command cf_command_detokenize;
 extern const cf_command cf_command_inspect;
 extern const cf_command cf_command_bench;
+extern const cf_command cf_command_eval;
 
 #endif

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from conftest import PROGRAM, ROOT, run, run_ok
 
-COMMANDS = ["generate", "score", "tokenize", "detokenize", "inspect", "bench"]
+COMMANDS = ["generate", "score", "eval", "tokenize", "detokenize", "inspect", "bench"]
 
 WRONG = [
     ([], "expected a command"),
@@ -43,6 +43,12 @@ WRONG = [
     (["score", "--ids", "1", "--window", "0"], "--window: expected an integer from 1"),
     (["score", "--ids", "1", "--stride", "0"], "--stride: expected an integer from 1"),
     (["score", "--ids", "1", "--window", "4", "--stride", "5"], "--stride: expected at most"),
+    (["eval"], "expected one of --file and --tasks, found none"),
+    (["eval", "--file", "a", "--tasks", "b"], "expected one of --file and --tasks, found both"),
+    (["eval", "--file", "a", "--delimiter", "b"], "--delimiter: is for the questions of --tasks"),
+    (["eval", "--tasks", "a", "--stride", "2"], "--stride: is for the text of --file"),
+    (["eval", "--file", "a", "--window", "4", "--stride", "5"], "--stride: expected at most"),
+    (["eval", "--file", "a", "--format", "text"], "--format: expected table, csv or json"),
     (["tokenize", "-p", "a", "--file", "-"], "expected one of --prompt and --file"),
     (["detokenize", "--ids", "1", "--file", "-"], "expected one of --ids and --file"),
     (["tokenize", "a"], 'unexpected argument "a"'),
