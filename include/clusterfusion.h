@@ -293,8 +293,8 @@ CF_API void cf_tokenizer_close(cf_tokenizer *tokenizer);
 CF_API size_t cf_tokenizer_n_vocab(const cf_tokenizer *tokenizer);
 
 /*
- * The bytes that `id` stands for, not always whole characters, and a zero byte behind them; "" and 0
- * for ids without text. Any thread.
+ * The bytes that `id` stands for, not always whole characters, and a zero byte behind them; "" and
+ * 0 for ids without text. Any thread.
  */
 CF_API const char *cf_tokenizer_bytes(const cf_tokenizer *tokenizer, cf_token id, size_t *n_bytes);
 
