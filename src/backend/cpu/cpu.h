@@ -56,10 +56,14 @@ struct cf_backend_session {
     float *blocks;     /* [n_threads][cf_cpu_block_floats()]: attention of many tokens */
     void *keys;        /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
     void *values;      /* the same */
+    size_t kv_bytes;   /* of each of the two */
 };
 
 /* Processors that this process may use: affinity and the control group's quota. At least 1. */
 int32_t cf_cpu_count(void);
+
+/* Memory that this process can still get without others suffering; UINT64_MAX if unknown. */
+uint64_t cf_cpu_available_bytes(void);
 
 /* One term of a sum of matrix products: input weightᵀ + bias. */
 typedef struct cf_term {

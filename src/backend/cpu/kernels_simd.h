@@ -287,7 +287,8 @@ static const float log_erfc_fit[7] = {0.00035370893f,  1.1270400800f,   0.638225
  */
 INLINE vec v_exp(vec x)
 {
-    vec bounded = v_min(v_max(x, v_set(-104)), v_set(104));
+    /* In this order of operands NaNs stay NaNs. */
+    vec bounded = v_min(v_set(104), v_max(v_set(-104), x));
     vec n = v_round(v_mul(bounded, v_set(1.44269504f)));
     vec r = v_fma(n, v_set(-0x1.62e4p-1f), bounded);
     r = v_fma(n, v_set(-0x1.7f7d1cp-20f), r);

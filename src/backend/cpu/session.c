@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "base/status.h"
 
+#include <sys/mman.h>
+
 #define DEFAULT_CHUNK 512
 
 void cf_cpu_session_defaults(const cf_backend_model *model, cf_backend_options *options)
@@ -70,6 +72,37 @@ cf_status cf_cpu_session_measure(const cf_backend_model *model, const cf_backend
     return CF_STATUS_OK;
 }
 
+/* The cache in huge pages where there are any: decoding reads it from end to end. */
+static cf_status map_zeros(void **memory, size_t n_bytes, cf_error *error)
+{
+    *memory = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (*memory == MAP_FAILED) {
+        *memory = NULL;
+        return cf_fail(error, CF_STATUS_OUT_OF_MEMORY, "KV cache: 2 times %zu bytes", n_bytes);
+    }
+    madvise(*memory, n_bytes, MADV_HUGEPAGE);
+    return CF_STATUS_OK;
+}
+
+static void unmap(void *memory, size_t n_bytes)
+{
+    if (memory != NULL)
+        munmap(memory, n_bytes);
+}
+
+/* Memory is granted when it is touched, and a process that touches too much is killed: ask first.
+ */
+static cf_status check_available(const cf_session_memory *memory, size_t n_context, cf_error *error)
+{
+    uint64_t needed = memory->kv_bytes + memory->scratch_bytes,
+             available = cf_cpu_available_bytes();
+    if (needed <= available)
+        return CF_STATUS_OK;
+    return cf_fail(error, CF_STATUS_OUT_OF_MEMORY,
+                   "session of %zu tokens: takes %llu bytes, %llu are available", n_context,
+                   (unsigned long long)needed, (unsigned long long)available);
+}
+
 void cf_cpu_session_free(cf_backend_session *session)
 {
     if (session == NULL)
@@ -77,8 +110,8 @@ void cf_cpu_session_free(cf_backend_session *session)
 #define FREE(field, n) cf_dealloc(session->field);
     SCRATCH(FREE)
 #undef FREE
-    cf_dealloc(session->keys);
-    cf_dealloc(session->values);
+    unmap(session->keys, session->kv_bytes);
+    unmap(session->values, session->kv_bytes);
     cf_dealloc(session);
 }
 
@@ -90,8 +123,9 @@ static cf_status allocate(cf_backend_session *session, cf_error *error)
     size_t F = (size_t)shape->d_ffn, T = (size_t)options->n_threads;
     size_t count = 0, element = cf_dtype_bytes(options->kv_dtype);
     kv_elements(shape, options, &count);
-    CF_TRY(cf_alloc(&session->keys, count, element, "KV cache", error));
-    CF_TRY(cf_alloc(&session->values, count, element, "KV cache", error));
+    session->kv_bytes = count * element;
+    CF_TRY(map_zeros(&session->keys, session->kv_bytes, error));
+    CF_TRY(map_zeros(&session->values, session->kv_bytes, error));
 #define ALLOCATE(field, n) CF_TRY(CF_ALLOC(&session->field, n, #field, error));
     SCRATCH(ALLOCATE)
 #undef ALLOCATE
@@ -104,6 +138,7 @@ cf_status cf_cpu_session_create(const cf_backend_model *model, const cf_backend_
     *session = NULL;
     cf_session_memory memory;
     CF_TRY(cf_cpu_session_measure(model, options, &memory, error));
+    CF_TRY(check_available(&memory, options->n_context, error));
     cf_backend_session *made;
     CF_TRY(CF_ALLOC(&made, 1, "session", error));
     made->model = model;
