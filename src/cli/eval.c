@@ -189,11 +189,22 @@ static bool evaluate_one(evaluation *self, size_t index)
     return error.status != CF_STATUS_CANCELLED;
 }
 
+static cf_status read_input(evaluation *self, cf_error *error)
+{
+    const cf_eval_args *args = self->args;
+    if (args->tasks != NULL)
+        return cf_questions_read(args->tasks, &self->questions, error);
+    FILE *stream;
+    CF_TRY(cf_stream_open(NULL, args->file, &stream, error));
+    cf_status status = cf_bytes_read(stream, args->file, &self->text, error);
+    cf_stream_close(stream);
+    return status;
+}
+
 static cf_status evaluate_all(evaluation *self, cf_error *error)
 {
     const cf_eval_args *args = self->args;
-    CF_TRY(args->file != NULL ? cf_bytes_read(args->file, &self->text, error)
-                              : cf_questions_read(args->tasks, &self->questions, error));
+    CF_TRY(read_input(self, error));
     cf_interrupt_catch();
     CF_TRY(cf_checkpoints_list(args, &self->checkpoints, error));
     CF_TRY(CF_ALLOC(&self->rows, self->checkpoints.n, "results", error));
