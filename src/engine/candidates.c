@@ -26,7 +26,7 @@ typedef struct threshold {
 static inline uint32_t key_of(float logit)
 {
     uint32_t bits = cf_float_bits(logit + 0.0f);
-    return bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 static double block_sum(const float *weights, size_t n)

@@ -40,7 +40,7 @@ static inline float exp_nonpositive(float x)
     p = p * r + 1.0f;
     float scale = cf_float_from_bits((cf_float_bits(shifted) + 127u) << 23);
     /* A mask where a condition would keep compilers from making vectors of it. */
-    uint32_t keep = 0u - (uint32_t)!(x < EXP_LOWEST);
+    uint32_t keep = 0u - (uint32_t) !(x < EXP_LOWEST);
     return cf_float_from_bits(cf_float_bits(p * scale) & keep);
 }
 
@@ -98,7 +98,7 @@ double cf_logits_log_sum(const float *logits, size_t n)
     double sum = 0;
     for (size_t i = 0; i < n; i += BLOCK)
         sum += block_sum(logits + i, n - i < BLOCK ? n - i : BLOCK, max);
-    return (double)max + log(sum);
+    return sum > 0 ? (double)max + log(sum) : -(double)INFINITY; /* also for NaN */
 }
 
 /* Whether a comes before b: more probable, or as probable with a lower id. */
