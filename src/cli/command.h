@@ -21,5 +21,6 @@ extern const cf_command cf_command_detokenize;
 extern const cf_command cf_command_inspect;
 extern const cf_command cf_command_bench;
 extern const cf_command cf_command_eval;
+extern const cf_command cf_command_serve;
 
 #endif

@@ -8,8 +8,9 @@
 #include <string.h>
 
 static const cf_command *const commands[] = {
-    &cf_command_generate,   &cf_command_score,   &cf_command_eval,  &cf_command_tokenize,
-    &cf_command_detokenize, &cf_command_inspect, &cf_command_bench, NULL,
+    &cf_command_generate, &cf_command_score,      &cf_command_eval,
+    &cf_command_tokenize, &cf_command_detokenize, &cf_command_inspect,
+    &cf_command_bench,    &cf_command_serve,      NULL,
 };
 
 static const cf_command *find_command(const char *name)

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from conftest import PROGRAM, ROOT, run, run_ok
 
-COMMANDS = ["generate", "score", "eval", "tokenize", "detokenize", "inspect", "bench"]
+COMMANDS = ["generate", "score", "eval", "tokenize", "detokenize", "inspect", "bench", "serve"]
 
 WRONG = [
     ([], "expected a command"),
@@ -60,6 +60,9 @@ WRONG = [
     (["bench", "-p", ",".join(["1"] * 33)], "--prompt-tokens: expected up to 32"),
     (["bench", "-r", "0"], "--repeats: expected an integer from 1"),
     (["bench", "-p", "128", "-n", "4", "-c", "64"], "--context: expected at least 128"),
+    (["serve", "--port", "65536"], "--port: expected an integer from 0 to 65535"),
+    (["serve", "--parallel", "0"], "--parallel: expected an integer from 1 to 256"),
+    (["serve", "8080"], 'unexpected argument "8080"'),
 ]
 
 
