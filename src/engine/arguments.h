@@ -8,8 +8,10 @@
 /* Answers a NULL where a pointer is required. */
 #define CF_NEED(pointer, error)                                                                    \
     do {                                                                                           \
-        if ((pointer) == NULL)                                                                     \
-            return cf_fail((error), CF_STATUS_INVALID_ARGUMENT, "%s is NULL", #pointer);           \
+        if ((pointer) == NULL) {                                                                   \
+            cf_fail((error), CF_STATUS_INVALID_ARGUMENT, "%s is NULL", #pointer);                  \
+            return CF_STATUS_INVALID_ARGUMENT;                                                     \
+        }                                                                                          \
     } while (0)
 
 /*

@@ -8,7 +8,6 @@
 #include "engine/session.h"
 #include "engine/stops.h"
 
-#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -349,7 +348,6 @@ cf_status cf_generate(cf_session *session, const cf_tokenizer *tokenizer, const 
     cf_generation *generation;
     CF_TRY(cf_generation_begin(session, tokenizer, prompt, n_prompt, max_tokens, options,
                                &generation, error));
-    assert(generation != NULL);
     cf_status status = run(generation, on_event, user, error);
     if (status == CF_STATUS_OK)
         cf_generation_stats(generation, stats);
