@@ -75,6 +75,21 @@ static inline vec v_load_bf16_part(const void *p, size_t n)
     return from_bf16(load_halves_part(p, n));
 }
 
+static inline vec v_chain_f32(const void *p, size_t c)
+{
+    return v_load((const float *)p + c * LANES);
+}
+
+static inline vec v_chain_f16(const void *p, size_t c)
+{
+    return v_load_f16((const uint16_t *)p + c * LANES);
+}
+
+static inline vec v_chain_bf16(const void *p, size_t c)
+{
+    return v_load_bf16((const uint16_t *)p + c * LANES);
+}
+
 static inline void v_store_f16(uint16_t *p, vec v)
 {
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v, NEAREST));

@@ -61,6 +61,28 @@ static inline vec v_load_bf16_part(const void *p, size_t n)
     return from_bf16(_mm256_maskz_loadu_epi16(FIRST(n), p));
 }
 
+static inline vec v_chain_f32(const void *p, size_t c)
+{
+    return v_load((const float *)p + c * LANES);
+}
+
+/* Half of a whole line: one load for two vectors keeps more lines in flight. */
+static inline __m256i half_line(const void *p, size_t c)
+{
+    __m512i line = _mm512_loadu_si512((const char *)p + c / 2 * 64);
+    return c % 2 == 0 ? _mm512_castsi512_si256(line) : _mm512_extracti64x4_epi64(line, 1);
+}
+
+static inline vec v_chain_f16(const void *p, size_t c)
+{
+    return _mm512_cvtph_ps(half_line(p, c));
+}
+
+static inline vec v_chain_bf16(const void *p, size_t c)
+{
+    return from_bf16(half_line(p, c));
+}
+
 static inline void v_store_f16(uint16_t *p, vec v)
 {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(v, NEAREST));

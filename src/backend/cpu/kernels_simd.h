@@ -14,10 +14,11 @@
  *   v_exchange(a, b, s)    a's lanes l with l & s, against b's lanes l without: a[l] ↔ b[l - s]
  *   v_sum(v) v_largest(v)                      over the lanes, in a fixed order
  *
- * A row's product is one vector of partial sums along the columns, then v_sum: the same for every
- * tile size, so that a row does not notice which others are worked on beside it.
+ * A row's product is four vectors of partial sums along the columns, then v_sum: the same for any
+ * number of tokens, so that a token does not notice which others are worked on beside it.
  */
 #include "backend/cpu/kernels.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <string.h>
@@ -30,9 +31,9 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-/* Rows and tokens of the largest tile: its sums stay in registers. */
-#define TILE_ROWS 4
-#define TILE_TOKENS 4
+/* Sums along a row that do not wait for each other, and tokens of a pass: all stay in registers. */
+#define CHAINS 4
+#define MAX_TOKENS 4
 
 INLINE vec v_load_f32(const void *p)
 {
@@ -44,74 +45,78 @@ INLINE vec v_load_f32_part(const void *p, size_t n)
     return v_load_part(p, n);
 }
 
+INLINE vec v_load_some(const float *p, size_t n)
+{
+    return n < LANES ? v_load_part(p, n) : v_load(p);
+}
+
 INLINE const void *element(const void *base, size_t i, size_t element_bytes)
 {
     return (const char *)base + i * element_bytes;
 }
 
 /*
- * One tile of R rows and T tokens, both constants where it is called. The lines that this tile's
- * successor will need are asked for one tile ahead: hardware prefetch stops at each page.
+ * R rows, `y_apart` rows from each other, and T tokens, both constants where it is called. Rows are
+ * read from end to end, one after the other, or in two such streams far apart: the hardware's
+ * prefetch follows these best. Neighbouring rows side by side are read at half the speed, and so is
+ * everything when software asks for lines ahead (docs/speed_log.md).
  */
-#define DEFINE_TILE(name, element_bytes)                                                           \
+#define DEFINE_ROWS(name, element_bytes)                                                           \
     INLINE void tile_##name(size_t R, size_t T, float *y, size_t y_stride, const void *weight,     \
-                            size_t n_columns, const float *x, size_t x_stride)                     \
+                            size_t y_apart, size_t n_columns, const float *x, size_t x_stride)     \
     {                                                                                              \
-        vec sums[TILE_ROWS][TILE_TOKENS];                                                          \
-        UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t t = 0; t < T; t++) sums[r][t] =   \
-            v_set(0);                                                                              \
+        size_t apart = y_apart * n_columns;                                                        \
+        vec sums[2][CHAINS][MAX_TOKENS];                                                           \
+        UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t c = 0; c < CHAINS; c++)           \
+            UNROLL for (size_t t = 0; t < T; t++) sums[r][c][t] = v_set(0);                        \
         size_t k = 0;                                                                              \
-        for (; k + LANES <= n_columns; k += LANES) {                                               \
-            vec inputs[TILE_TOKENS];                                                               \
-            UNROLL for (size_t t = 0; t < T; t++) inputs[t] = v_load(x + t * x_stride + k);        \
-            UNROLL for (size_t r = 0; r < R; r++)                                                  \
+        for (; k + CHAINS * LANES <= n_columns; k += CHAINS * LANES)                               \
+            UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t c = 0; c < CHAINS; c++)       \
             {                                                                                      \
-                const void *at = element(weight, r * n_columns + k, element_bytes);                \
-                __builtin_prefetch(element(at, R *n_columns, element_bytes));                      \
-                vec w = v_load_##name(at);                                                         \
-                UNROLL for (size_t t = 0; t < T; t++) sums[r][t] =                                 \
-                    v_fma(w, inputs[t], sums[r][t]);                                               \
+                size_t at = k + c * LANES;                                                         \
+                vec w = v_chain_##name(element(weight, r * apart + k, element_bytes), c);          \
+                UNROLL for (size_t t = 0; t < T; t++) sums[r][c][t] =                              \
+                    v_fma(w, v_load(x + t * x_stride + at), sums[r][c][t]);                        \
             }                                                                                      \
-        }                                                                                          \
-        if (k < n_columns) {                                                                       \
-            size_t rest = n_columns - k;                                                           \
+        for (; k < n_columns; k += LANES) {                                                        \
+            size_t rest = n_columns - k < LANES ? n_columns - k : LANES;                           \
             UNROLL for (size_t r = 0; r < R; r++)                                                  \
             {                                                                                      \
-                vec w =                                                                            \
-                    v_load_##name##_part(element(weight, r * n_columns + k, element_bytes), rest); \
-                UNROLL for (size_t t = 0; t < T; t++) sums[r][t] =                                 \
-                    v_fma(w, v_load_part(x + t * x_stride + k, rest), sums[r][t]);                 \
+                const void *at = element(weight, r * apart + k, element_bytes);                    \
+                vec w = rest < LANES ? v_load_##name##_part(at, rest) : v_load_##name(at);         \
+                UNROLL for (size_t t = 0; t < T; t++) sums[r][0][t] =                              \
+                    v_fma(w, v_load_some(x + t * x_stride + k, rest), sums[r][0][t]);              \
             }                                                                                      \
         }                                                                                          \
         UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t t = 0; t < T; t++)                \
-            y[t * y_stride + r] += v_sum(sums[r][t]);                                              \
+            y[t * y_stride + r * y_apart] += v_sum(                                                \
+                v_add(v_add(sums[r][0][t], sums[r][1][t]), v_add(sums[r][2][t], sums[r][3][t])));  \
     }                                                                                              \
-    INLINE void tokens_##name(size_t R, float *y, size_t y_stride, const void *weight,             \
-                              size_t n_columns, const float *x, size_t x_stride, size_t n)         \
+    INLINE void row_##name(float *y, size_t y_stride, const void *row, size_t n_columns,           \
+                           const float *x, size_t x_stride, size_t n)                              \
     {                                                                                              \
-        for (; n >= TILE_TOKENS; n -= TILE_TOKENS) {                                               \
-            tile_##name(R, TILE_TOKENS, y, y_stride, weight, n_columns, x, x_stride);              \
-            y += TILE_TOKENS * y_stride;                                                           \
-            x += TILE_TOKENS * x_stride;                                                           \
+        for (; n >= MAX_TOKENS; n -= MAX_TOKENS) {                                                 \
+            tile_##name(1, MAX_TOKENS, y, y_stride, row, 0, n_columns, x, x_stride);               \
+            y += MAX_TOKENS * y_stride;                                                            \
+            x += MAX_TOKENS * x_stride;                                                            \
         }                                                                                          \
         if (n == 1)                                                                                \
-            tile_##name(R, 1, y, y_stride, weight, n_columns, x, x_stride);                        \
+            tile_##name(1, 1, y, y_stride, row, 0, n_columns, x, x_stride);                        \
         else if (n == 2)                                                                           \
-            tile_##name(R, 2, y, y_stride, weight, n_columns, x, x_stride);                        \
+            tile_##name(1, 2, y, y_stride, row, 0, n_columns, x, x_stride);                        \
         else if (n == 3)                                                                           \
-            tile_##name(R, 3, y, y_stride, weight, n_columns, x, x_stride);                        \
+            tile_##name(1, 3, y, y_stride, row, 0, n_columns, x, x_stride);                        \
     }                                                                                              \
     static void rows_##name(float *y, size_t y_stride, const void *weight, size_t n_rows,          \
                             size_t n_columns, const float *x, size_t x_stride, size_t n)           \
     {                                                                                              \
-        size_t r = 0;                                                                              \
-        for (; r + TILE_ROWS <= n_rows; r += TILE_ROWS)                                            \
-            tokens_##name(TILE_ROWS, y + r, y_stride,                                              \
-                          element(weight, r * n_columns, element_bytes), n_columns, x, x_stride,   \
-                          n);                                                                      \
-        for (; r < n_rows; r++)                                                                    \
-            tokens_##name(1, y + r, y_stride, element(weight, r * n_columns, element_bytes),       \
-                          n_columns, x, x_stride, n);                                              \
+        size_t r = 0, half = n == 1 ? n_rows / 2 : 0;                                              \
+        for (; r < half; r++)                                                                      \
+            tile_##name(2, 1, y + r, y_stride, element(weight, r * n_columns, element_bytes),      \
+                        half, n_columns, x, x_stride);                                             \
+        for (r = 2 * half; r < n_rows; r++)                                                        \
+            row_##name(y + r, y_stride, element(weight, r * n_columns, element_bytes), n_columns,  \
+                       x, x_stride, n);                                                            \
     }
 
 /* V vectors (a constant) of y, from column k on; the last has `rest` lanes if that is not 0. */
@@ -154,9 +159,9 @@ INLINE const void *element(const void *base, size_t i, size_t element_bytes)
         v_store_part(y + k, sum, d - k);                                                           \
     }
 
-DEFINE_TILE(f32, 4)
-DEFINE_TILE(f16, 2)
-DEFINE_TILE(bf16, 2)
+DEFINE_ROWS(f32, 4)
+DEFINE_ROWS(f16, 2)
+DEFINE_ROWS(bf16, 2)
 DEFINE_MIX(f32, 4)
 DEFINE_MIX(f16, 2)
 DEFINE_MIX(bf16, 2)
