@@ -65,20 +65,27 @@ int32_t cf_cpu_count(void);
 /* Memory that this process can still get without others suffering; UINT64_MAX if unknown. */
 uint64_t cf_cpu_available_bytes(void);
 
-/* One term of a sum of matrix products: input weightᵀ + bias. */
+/*
+ * One term of a sum of matrix products: input weightᵀ + bias. An `inner` input or output is left in
+ * the order that suits the products, [columns][n] or [n][columns]: only another product of the same
+ * n, which says so too, can read it.
+ */
 typedef struct cf_term {
     const float *input; /* [n][columns of weight] */
     const cf_tensor *weight;
     const float *bias; /* [rows of weight], or NULL */
+    bool input_inner;
 } cf_term;
 
-/* output = (add ? output : 0) + Σ terms, then the activation if `activated`. All of one row count.
+/*
+ * output = Σ terms, then the activation if `activated`; or output += Σ terms if `add`, which
+ * neither goes with `activated` nor with an inner output. All weights have the same number of rows.
  */
 typedef struct cf_linear {
     float *output; /* [n][rows] */
     size_t n_terms;
     cf_term terms[2];
-    bool add, activated;
+    bool add, activated, output_inner;
 } cf_linear;
 
 /* This worker's share of `n_linears` independent products for n tokens. */

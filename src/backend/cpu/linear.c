@@ -82,7 +82,7 @@ static void stream_linears(const cf_backend_session *session, cf_worker worker,
     }
 }
 
-/* Transposes every term's input, one after the other, into session->transposed: [columns][n]. */
+/* Transposes the terms' inputs, one after the other, into session->transposed: [columns][n]. */
 static void transpose_inputs(cf_backend_session *session, cf_worker worker,
                              const cf_linear *linears, size_t n_linears, size_t n)
 {
@@ -91,6 +91,8 @@ static void transpose_inputs(cf_backend_session *session, cf_worker worker,
         for (size_t j = 0; j < linears[i].n_terms; j++) {
             const cf_term *term = &linears[i].terms[j];
             size_t columns = columns_of(term), step = CF_CPU_TRANSPOSE_COLUMNS;
+            if (term->input_inner)
+                continue;
             for (size_t c = worker.index * step; c < columns; c += worker.count * step)
                 session->kernels->transpose(to + c * n, n, term->input + c, columns, n,
                                             columns - c < step ? columns - c : step, false);
@@ -98,9 +100,9 @@ static void transpose_inputs(cf_backend_session *session, cf_worker worker,
         }
 }
 
-/* product [rows][n] = (add ? product : 0) + weight rows × input, block of columns by block. */
+/* product [rows][n] += weight rows × input, block of columns by block */
 static bool multiply_term(cf_backend_session *session, cf_worker worker, const cf_term *term,
-                          const float *transposed, range rows, size_t n, float *product, bool add)
+                          const float *input, range rows, size_t n, float *product)
 {
     float *panel = session->panels + worker.index * CF_CPU_PANEL_ROWS * CF_CPU_PANEL_COLUMNS;
     size_t count = rows.end - rows.first, columns = columns_of(term);
@@ -110,27 +112,46 @@ static bool multiply_term(cf_backend_session *session, cf_worker worker, const c
         for (size_t r = 0; r < count; r++)
             widen(panel + r * width, weight_at(term, rows.first + r, c), width);
         if (!cf_blas_multiply(count, n, width, (cf_matrix){panel, width},
-                              (cf_matrix){transposed + c * n, n}, false, add || c > 0, product, n))
+                              (cf_matrix){input + c * n, n}, false, true, product, n))
             return false;
     }
     return true;
 }
 
+/* product [rows][n] = the biases of its terms, along each row */
+static void start_panel(const cf_linear *linear, range rows, size_t n, float *product)
+{
+    for (size_t r = rows.first; r < rows.end; r++, product += n) {
+        float bias = 0;
+        for (size_t i = 0; i < linear->n_terms; i++)
+            bias += linear->terms[i].bias != NULL ? linear->terms[i].bias[r] : 0;
+        for (size_t t = 0; t < n; t++)
+            product[t] = bias;
+    }
+}
+
 static bool multiply_panel(cf_backend_session *session, cf_worker worker, const cf_linear *linear,
                            const float *transposed, range rows, size_t n)
 {
+    const cf_kernels *kernels = session->kernels;
+    size_t count = rows.end - rows.first;
     float *product =
         session->products + worker.index * CF_CPU_PANEL_ROWS * session->options.n_chunk;
+    if (linear->output_inner)
+        product = linear->output + rows.first * n;
+    start_panel(linear, rows, n, product);
     for (size_t i = 0; i < linear->n_terms; i++) {
         const cf_term *term = &linear->terms[i];
-        if (!multiply_term(session, worker, term, transposed, rows, n, product, i > 0))
+        const float *input = term->input_inner ? term->input : transposed;
+        if (!multiply_term(session, worker, term, input, rows, n, product))
             return false;
-        transposed += columns_of(term) * n;
+        transposed += term->input_inner ? 0 : columns_of(term) * n;
     }
-    start(linear, rows, n);
-    session->kernels->transpose(linear->output + rows.first, rows_of(linear), product, n,
-                                rows.end - rows.first, n, true);
-    finish(session, linear, rows, n);
+    if (linear->activated)
+        kernels->activate(product, session->model->neox->shape.activation, count * n);
+    if (!linear->output_inner)
+        kernels->transpose(linear->output + rows.first, rows_of(linear), product, n, count, n,
+                           linear->add);
     return true;
 }
 
@@ -152,7 +173,8 @@ static void multiply_linears(cf_backend_session *session, cf_worker worker,
         }
         begin += n_panels;
         for (size_t j = 0; j < linears[i].n_terms; j++)
-            transposed += columns_of(&linears[i].terms[j]) * n;
+            transposed +=
+                linears[i].terms[j].input_inner ? 0 : columns_of(&linears[i].terms[j]) * n;
     }
 }
 

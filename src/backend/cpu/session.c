@@ -46,7 +46,7 @@ static size_t score_stride(const cf_backend_options *options)
     X(ffn, N *F)                                                                                   \
     X(cos_sin, N *(size_t)shape->d_rotary)                                                         \
     X(scores, T *score_stride(options))                                                            \
-    X(transposed, N *(D + (D > F ? D : F)))                                                        \
+    X(transposed, 2 * N * D)                                                                       \
     X(panels, T *CF_CPU_PANEL_ROWS *CF_CPU_PANEL_COLUMNS)                                          \
     X(products, T *CF_CPU_PANEL_ROWS *N)                                                           \
     X(blocks, T *cf_cpu_block_floats(shape))
