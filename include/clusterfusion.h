@@ -591,6 +591,21 @@ CF_API cf_status cf_score(cf_session *session, const cf_token *ids, size_t n_ids
                           const cf_score_options *options, float *logprobs, cf_alternative *top,
                           cf_error *error);
 
+/*
+ * The same in steps, so that one thread can interleave it with other work: each step scores at most
+ * 128 tokens, and *n_scored of n_ids are then done, the first included, which has nothing before
+ * it. Session, ids, logprobs and top must stay until it is freed, and the session must not be used
+ * otherwise meanwhile. Freed at any point, the session keeps what was evaluated. Errors: those of
+ * cf_score(); after a step that failed it can only be freed.
+ */
+typedef struct cf_scoring cf_scoring;
+
+CF_API cf_status cf_scoring_begin(cf_session *session, const cf_token *ids, size_t n_ids,
+                                  const cf_score_options *options, float *logprobs,
+                                  cf_alternative *top, cf_scoring **scoring, cf_error *error);
+CF_API cf_status cf_scoring_next(cf_scoring *scoring, size_t *n_scored, cf_error *error);
+CF_API void cf_scoring_free(cf_scoring *scoring);
+
 /* ---------------------------------------------------------------------------------------------- */
 /* 10  Measurement */
 /* ---------------------------------------------------------------------------------------------- */

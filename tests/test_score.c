@@ -241,6 +241,34 @@ static void logits_that_are_no_numbers_are_an_error(void **state)
                  error, "position 16");
 }
 
+static void steps_of_two_sessions_taken_in_turns_score_the_same(void **state)
+{
+    (void)state;
+    float whole[N_LONG], first[N_LONG], second[N_LONG];
+    cf_session *other;
+    cf_scoring *one, *two;
+    size_t n_one = 0, n_two = 0, n_steps = 0;
+    cf_score_options options = {.size = sizeof options, .n_window = 8, .n_stride = 3};
+    assert_ok(cf_score(session, ids, N_LONG, &options, whole, NULL, &error), error);
+    assert_ok(cf_session_create(cf_session_model(session), NULL, &other, &error), error);
+    assert_ok(cf_scoring_begin(session, ids, N_LONG, &options, first, NULL, &one, &error), error);
+    assert_ok(cf_scoring_begin(other, ids, N_LONG - 5, &options, second, NULL, &two, &error),
+              error);
+    for (; n_one < N_LONG; n_steps++) {
+        assert_ok(cf_scoring_next(one, &n_one, &error), error);
+        assert_ok(cf_scoring_next(two, &n_two, &error), error);
+    }
+    assert_true(n_steps > 2);
+    assert_int_equal(n_two, N_LONG - 5);
+    assert_memory_equal(first + 1, whole + 1, (N_LONG - 1) * sizeof *whole);
+    assert_memory_equal(second + 1, whole + 1, (N_LONG - 6) * sizeof *whole);
+    cf_scoring_free(one);
+    cf_scoring_free(two);
+    cf_session_free(other);
+    assert_fails(cf_scoring_next(NULL, &n_one, &error), CF_STATUS_INVALID_ARGUMENT, error, "");
+    cf_scoring_free(NULL);
+}
+
 #define WITH_SESSION(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -250,6 +278,7 @@ int main(void)
         WITH_SESSION(every_window_and_stride_scores_each_token_once),
         WITH_SESSION(logits_are_kept_a_few_rows_at_a_time),
         WITH_SESSION(a_generation_goes_on_from_what_was_scored),
+        WITH_SESSION(steps_of_two_sessions_taken_in_turns_score_the_same),
         WITH_SESSION(more_alternatives_than_tokens_are_marked_absent),
         WITH_SESSION(bad_requests_are_refused),
         WITH_SESSION(progress_goes_to_the_end_and_can_cancel),
