@@ -1,10 +1,6 @@
 # The server, with its page as a part of it.
 set(page_source ${PROJECT_BINARY_DIR}/page.c)
 set(page ${PROJECT_SOURCE_DIR}/src/serve/page.html)
-if(NOT EXISTS ${page})
-  set(page ${PROJECT_BINARY_DIR}/page.html)
-  file(WRITE ${page} "<!doctype html><title>ClusterFusion</title><p>POST /v1/completions\n")
-endif()
 add_custom_command(OUTPUT ${page_source}
   COMMAND ${CMAKE_COMMAND} -DINPUT=${page} -DOUTPUT=${page_source}
           -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake

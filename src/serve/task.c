@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define MIN_REUSE 32
+
 static cf_status no_memory(cf_error *error)
 {
     error->status = CF_STATUS_OUT_OF_MEMORY;
@@ -20,7 +22,7 @@ static const cf_prompt *prompt_of(const cf_task *task)
 
 /* ---- Scoring the prompt ---- */
 
-static cf_status score(cf_task *task, cf_service *service, cf_session *session, cf_error *error)
+static cf_status begin_scoring(cf_task *task, cf_session *session, cf_error *error)
 {
     const cf_prompt *prompt = prompt_of(task);
     cf_choice *choice = task->choice;
@@ -31,18 +33,43 @@ static cf_status score(cf_task *task, cf_service *service, cf_session *session, 
     if (choice->prompt_logprobs == NULL || (n_top > 0 && choice->prompt_top == NULL))
         return no_memory(error);
     cf_score_options options = {.size = sizeof options, .n_top = (int32_t)n_top};
-    cf_status status = cf_score(session, prompt->ids, prompt->n_ids, &options,
-                                choice->prompt_logprobs, choice->prompt_top, error);
-    atomic_fetch_add(&service->metrics.scored_tokens, prompt->n_ids);
-    return status;
+    return cf_scoring_begin(session, prompt->ids, prompt->n_ids, &options, choice->prompt_logprobs,
+                            choice->prompt_top, &task->scoring, error);
+}
+
+/* One step; at the last one the session holds the prompt but for its last token. */
+static cf_status score(cf_task *task, cf_service *service, bool *is_scored, cf_error *error)
+{
+    size_t n_prompt = prompt_of(task)->n_ids, n_scored;
+    cf_status status = cf_scoring_next(task->scoring, &n_scored, error);
+    *is_scored = status == CF_STATUS_OK && n_scored == n_prompt;
+    if (!*is_scored)
+        return status;
+    atomic_fetch_add(&service->metrics.scored_tokens, n_prompt);
+    cf_scoring_free(task->scoring);
+    task->scoring = NULL;
+    return CF_STATUS_OK;
 }
 
 /* ---- Generating ---- */
+
+/*
+ * The beginning that a session shares with a prompt is worth keeping only if it is long. A prompt
+ * read in other pieces has logits that differ in their last bits: short ones are read anew, and
+ * answered the same whatever was asked before.
+ */
+static void forget_short_beginning(cf_session *session, const cf_prompt *prompt)
+{
+    if (cf_session_reuse(session, prompt->ids, prompt->n_ids) < MIN_REUSE)
+        cf_session_rewind(session, 0, NULL);
+}
 
 static cf_status begin(cf_task *task, cf_service *service, cf_session *session, cf_error *error)
 {
     const cf_request *request = &task->job->request;
     const cf_prompt *prompt = prompt_of(task);
+    if (task->choice->prompt_logprobs == NULL)
+        forget_short_beginning(session, prompt);
     cf_sampling sampling = request->sampling;
     sampling.seed += task->choice->candidate;
     cf_generate_options options = {
@@ -121,20 +148,11 @@ static cf_status advance(cf_task *task, cf_service *service, cf_sink *sink, cf_e
 
 /* ---- Steps ---- */
 
-/* Before the first token: scores the prompt if it is to be, and what a stream begins with. */
-static cf_status prepare(cf_task *task, cf_service *service, cf_session *session, cf_sink *sink,
-                         cf_error *error)
+/* After the prompt was scored, if it was to be: what a stream begins with, and the generation. */
+static cf_status start(cf_task *task, cf_service *service, cf_session *session, cf_sink *sink,
+                       cf_error *error)
 {
     const cf_request *request = &task->job->request;
-    if (task->stage == CF_TASK_BEGIN && request->echo && request->has_logprobs) {
-        task->stage = CF_TASK_SCORE;
-        return CF_STATUS_OK;
-    }
-    if (task->stage == CF_TASK_SCORE) {
-        cf_status status = score(task, service, session, error);
-        if (status != CF_STATUS_OK)
-            return status;
-    }
     if (request->stream)
         cf_response_begin(service, task->job, task->choice, sink);
     if (sink->is_short)
@@ -150,24 +168,43 @@ static cf_status prepare(cf_task *task, cf_service *service, cf_session *session
     return CF_STATUS_OK;
 }
 
+static cf_status take_step(cf_task *task, cf_service *service, cf_session *session, cf_sink *sink,
+                           cf_error *error)
+{
+    const cf_request *request = &task->job->request;
+    if (task->stage == CF_TASK_GENERATE)
+        return advance(task, service, sink, error);
+    if (task->stage == CF_TASK_BEGIN && request->echo && request->has_logprobs) {
+        task->stage = CF_TASK_SCORE;
+        return begin_scoring(task, session, error);
+    }
+    if (task->stage == CF_TASK_SCORE) {
+        bool is_scored;
+        cf_status status = score(task, service, &is_scored, error);
+        if (!is_scored)
+            return status;
+    }
+    return start(task, service, session, sink, error);
+}
+
 bool cf_task_step(cf_task *task, cf_service *service, cf_session *session, cf_sink *sink,
                   cf_fault *fault, bool *is_dead)
 {
     cf_error error;
-    cf_status status = task->stage == CF_TASK_GENERATE
-                           ? advance(task, service, sink, &error)
-                           : prepare(task, service, session, sink, &error);
+    cf_status status = take_step(task, service, session, sink, &error);
     *is_dead = status == CF_STATUS_DEVICE;
     return status == CF_STATUS_OK || cf_fault_from_error(fault, &error);
 }
 
 void cf_task_close(cf_task *task)
 {
-    if (task->generation != NULL) {
+    /* What was scored was read for this very task. */
+    if (task->generation != NULL && task->choice->prompt_logprobs == NULL) {
         cf_generate_stats stats;
         cf_generation_stats(task->generation, &stats);
         task->job->n_reused += stats.n_reused;
     }
+    cf_scoring_free(task->scoring);
     cf_generation_free(task->generation);
     *task = (cf_task){0};
 }

@@ -17,6 +17,7 @@ typedef struct cf_task {
     cf_job *job;
     cf_choice *choice;
     cf_task_stage stage;
+    cf_scoring *scoring;
     cf_generation *generation;
 } cf_task;
 

@@ -1,0 +1,147 @@
+"""Clients that are slow, silent, many, rude or gone: answered or closed, and the server goes on."""
+import json
+import resource
+import socket
+import time
+
+BODY = json.dumps({"prompt": "It was", "max_tokens": 4, "temperature": 0}).encode()
+HEAD = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(BODY)}\r\n").encode()
+
+
+def connect(server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=30)
+
+
+def receive_all(connection) -> bytes:
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+    return data
+
+
+def exchange(server, data: bytes) -> bytes:
+    """Sends bytes and reads until the server closes."""
+    with connect(server) as connection:
+        connection.sendall(data)
+        return receive_all(connection)
+
+
+def check_alive(server):
+    assert server.complete(prompt="a", max_tokens=1)
+
+
+def test_a_request_may_come_byte_by_byte(server):
+    with connect(server) as connection:
+        for byte in HEAD + b"Connection: close\r\n\r\n" + BODY:
+            connection.sendall(bytes([byte]))
+        assert receive_all(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_may_be_sent_ahead(server):
+    data = exchange(server, 3 * (HEAD + b"\r\n" + BODY) + HEAD + b"Connection: close\r\n\r\n" + BODY)
+    assert data.count(b"HTTP/1.1 200") == 4
+
+
+def test_bodies_may_be_chunked(server):
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n" \
+           b"Connection: close\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(BODY[i:i + 7]), BODY[i:i + 7])
+                      for i in range(0, len(BODY), 7))
+    assert exchange(server, head + chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_the_old_protocol_is_answered_and_closed(server):
+    data = exchange(server, b"GET /health HTTP/1.0\r\n\r\n")
+    assert data.startswith(b"HTTP/1.") and b"200 OK" in data and data.endswith(b'{"status":"ok"}')
+    body = json.dumps({"prompt": "It", "max_tokens": 3, "stream": True}).encode()
+    data = exchange(server, b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" %
+                    (len(body), body))
+    assert data.endswith(b"data: [DONE]\n\n")
+
+
+def test_what_is_no_http_is_refused(server):
+    for data in (b"\r\n\r\n\r\n", b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50,
+                 b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\n"
+                 b"Host: x\r\nContent-Length: -5\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\n"
+                 b"Host: x\r\nContent-Length: x\r\n\r\n", b"GET / HTTP/1.1\r\n" +
+                 b"X-Header: value\r\n" * 5000 + b"\r\n", b"GET /" + b"a" * 100_000 +
+                 b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with connect(server) as connection:
+            try:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                answer = receive_all(connection)
+            except OSError:  # closed before all of it was sent
+                answer = b""
+        assert b" 500 " not in answer.split(b"\r\n")[0]
+        assert b" 200 " not in answer.split(b"\r\n")[0]
+    check_alive(server)
+
+
+def test_half_requests_are_dropped(server):
+    for data in (HEAD, HEAD + b"\r\n", HEAD + b"\r\n" + BODY[:9], b"POST"):
+        with connect(server) as connection:
+            connection.sendall(data)
+    check_alive(server)
+
+
+def test_silent_connections_are_closed(serve):
+    server = serve("--timeout", 1)
+    for data in (b"", HEAD, HEAD + b"\r\n" + BODY[:5]):
+        with connect(server) as connection:
+            connection.sendall(data)
+            start = time.monotonic()
+            receive_all(connection)
+            assert 0.5 < time.monotonic() - start < 10
+    check_alive(server)
+
+
+def test_thousands_of_idle_connections_cost_little(serve):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = min(3000, hard - 200)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, n + 100), hard))
+    server = serve()
+    idle = []
+    try:
+        for i in range(n):
+            idle.append(connect(server))
+            if i % 3 == 1:
+                idle[-1].sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n")
+        check_alive(server)
+        start = time.monotonic()
+        assert server.get("/health").status == 200
+        assert time.monotonic() - start < 2
+        with open(f"/proc/{server.process.pid}/status", encoding="ascii") as status:
+            facts = dict(line.split(":", 1) for line in status)
+        assert int(facts["Threads"]) < 64
+    finally:
+        for connection in idle:
+            connection.close()
+    check_alive(server)
+
+
+def test_a_client_that_reads_nothing_holds_nobody_up(server):
+    body = json.dumps({"prompt": ["It was"] * 8, "max_tokens": 400, "logprobs": 20, "stream": True,
+                       "ignore_eos": True}).encode()
+    with connect(server) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                           % len(body) + body)
+        check_alive(server)
+    check_alive(server)
+
+
+def test_a_declared_length_beyond_all_bounds_is_refused_at_once(server):
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(head)
+        assert b" 413 " in connection.recv(65536).split(b"\r\n")[0]
+    check_alive(server)
+
+
+def test_a_body_is_asked_for_only_if_it_is_wanted(server):
+    with connect(server) as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100")
+        connection.sendall(BODY)
+        assert receive_all(connection).startswith(b"HTTP/1.1 200")
