@@ -47,6 +47,12 @@ static const cf_option serve_options[] = {
      .value = "KEY",
      .offset = FIELD(api_key),
      .help = "Answer only requests with the header \"Authorization: Bearer KEY\"."},
+    {.name = "chat-template",
+     .kind = CF_OPTION_TEXT,
+     .value = "TEXT",
+     .offset = FIELD(chat_template),
+     .help = "Answer /v1/chat/completions too: what a message becomes, with {role} and {content} "
+             "in it."},
     {.name = "parallel",
      .kind = CF_OPTION_COUNT,
      .value = "N",

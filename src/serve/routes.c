@@ -1,5 +1,6 @@
 #include "serve/routes.h"
 
+#include "serve/chat.h"
 #include "serve/page.h"
 #include "serve/response.h"
 #include "serve/worker.h"
@@ -53,30 +54,41 @@ static void submit(cf_service *service, cf_request *request, cf_reply *reply)
     cf_reply_fault(reply, &fault);
 }
 
-void cf_route_completions(cf_service *service, const char *tail, const cf_sink *body,
-                          cf_reply *reply)
+static void answer_request(cf_service *service, bool is_read, cf_request *request, cf_fault *fault,
+                           cf_reply *reply)
+{
+    if (is_read && cf_request_encode(request, service->tokenizer, &service->limits, fault)) {
+        submit(service, request, reply);
+        return;
+    }
+    cf_request_free(request);
+    cf_reply_fault(reply, fault);
+}
+
+static void answer_completions(cf_service *service, const char *tail, const cf_sink *body,
+                               cf_reply *reply)
 {
     (void)tail;
     cf_request request;
     cf_fault fault = {0};
-    if (cf_request_parse(body->data, body->n, &service->limits, &request, &fault) &&
-        cf_request_encode(&request, service->tokenizer, &service->limits, &fault)) {
-        submit(service, &request, reply);
-        return;
-    }
-    cf_request_free(&request);
-    cf_reply_fault(reply, &fault);
+    bool is_read = cf_request_parse(body->data, body->n, &service->limits, &request, &fault);
+    answer_request(service, is_read, &request, &fault, reply);
 }
 
-void cf_route_chat(cf_service *service, const char *tail, const cf_sink *body, cf_reply *reply)
+static void answer_chat(cf_service *service, const char *tail, const cf_sink *body, cf_reply *reply)
 {
-    (void)tail, (void)body;
-    cf_fault fault;
-    cf_fault_set(&fault, 400, NULL, "no_chat_template",
-                 "%s is a base model and has no chat template: use /v1/completions, or start the "
-                 "server with --chat-template",
-                 service->name);
-    cf_reply_fault(reply, &fault);
+    (void)tail;
+    cf_request request = {0};
+    cf_fault fault = {0};
+    bool is_read =
+        service->chat_template != NULL
+            ? cf_chat_parse(body->data, body->n, service->chat_template, &service->limits, &request,
+                            &fault)
+            : cf_fault_set(&fault, 400, NULL, "no_chat_template",
+                           "%s is a base model and has no chat template: use /v1/completions, or "
+                           "start the server with --chat-template",
+                           service->name);
+    answer_request(service, is_read, &request, &fault, reply);
 }
 
 /* ---- Facts ---- */
@@ -145,8 +157,8 @@ static void answer_page(cf_service *service, const char *tail, const cf_sink *bo
 /* ---- Finding ---- */
 
 static const cf_route routes[] = {
-    {"POST", "/v1/completions", .answer = cf_route_completions},
-    {"POST", "/v1/chat/completions", .answer = cf_route_chat},
+    {"POST", "/v1/completions", .answer = answer_completions},
+    {"POST", "/v1/chat/completions", .answer = answer_chat},
     {"GET", "/v1/models", .answer = answer_models},
     {"GET", "/v1/models/", .is_prefix = true, .answer = answer_model},
     {"POST", "/tokenize", .answer = cf_route_tokenize},

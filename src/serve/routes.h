@@ -43,9 +43,6 @@ void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply)
 void cf_reply_free(cf_reply *reply);
 
 /* Routes of their own files. */
-void cf_route_completions(cf_service *service, const char *tail, const cf_sink *body,
-                          cf_reply *reply);
-void cf_route_chat(cf_service *service, const char *tail, const cf_sink *body, cf_reply *reply);
 void cf_route_tokenize(cf_service *service, const char *tail, const cf_sink *body, cf_reply *reply);
 void cf_route_detokenize(cf_service *service, const char *tail, const cf_sink *body,
                          cf_reply *reply);

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "serve/chat.h"
 #include "serve/http.h"
 #include "serve/worker.h"
 
@@ -132,6 +133,8 @@ static void fill_service(cf_service *service, const cf_server_options *options)
 static cf_status start(cf_server *server, const cf_server_options *options, cf_error *error)
 {
     int fd;
+    if (options->chat_template != NULL)
+        CF_TRY(cf_chat_check(options->chat_template, error));
     fill_service(&server->service, options);
     CF_TRY(listen_at(options->host, options->port, &fd, error));
     write_url(fd, server->url, sizeof server->url);
