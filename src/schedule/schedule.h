@@ -22,7 +22,7 @@
 
 enum {
     CF_SCHEDULE_MAX_LAYERS = 64,
-    CF_SCHEDULE_MAX_D_MODEL = 6144,
+    CF_SCHEDULE_MAX_D_MODEL = 6144, /* a row is one tile */
     CF_SCHEDULE_MAX_CHUNKS = 8,
     CF_SCHEDULE_MAX_PHASES = 3 + 2 * CF_SCHEDULE_MAX_CHUNKS,
     CF_SCHEDULE_MAX_SLOTS = 32,
@@ -94,8 +94,11 @@ typedef struct cf_shared_layout {
     int32_t tiles;     /* [max_tiles] cf_tile */
     int32_t residual;  /* [max_units][unit_rows] float: the block's rows of the residual */
     int32_t partials;  /* [max_units][n_parts][unit_rows] float */
-    int32_t attention; /* work space of the attention warps */
+    int32_t arrivals;  /* [max_units] uint32_t: partial sums that are there */
+    int32_t attention; /* work space of the attention warps: see attention_bytes() */
     int32_t vectors[CF_N_VECTORS]; /* 16-bit floats */
+    int32_t norm;                  /* [d_model] float: the residual while it is normalised */
+    int32_t norm_weights;          /* [d_model] 16-bit floats: those of the next LayerNorm */
     int32_t ring;                  /* [n_slots][slot_bytes] */
     int32_t total;
 } cf_shared_layout;
@@ -106,8 +109,8 @@ typedef struct cf_schedule {
     int32_t n_consumers; /* warps that multiply: tile i of a block is drained by warp i mod n */
     int32_t n_slots;     /* a multiple of n_consumers: each slot is drained by one warp only */
     int32_t n_window;    /* tiles that may be in flight */
-    int32_t slot_bytes;  /* a tile's weights, then its biases */
-    int32_t bias_offset; /* of the biases within a slot */
+    int32_t slot_bytes;  /* of the largest tile */
+    int32_t bias_rows;   /* rows of the largest tile */
     int32_t tile_rows;   /* rows of a tile: of qkv and up, */
     int32_t unit_rows;   /* of down and dense, */
     int32_t head_tile_rows;

@@ -1,0 +1,32 @@
+# The CUDA backend, in a fat binary. The runtime is linked statically and finds the driver when it
+# runs: on a machine without one, the same library works on the CPU.
+if(CF_CUDA STREQUAL "AUTO" AND CF_SANITIZE)
+  set(CF_BUILD_CUDA OFF) # nvcc does not know sanitizers
+elseif(CF_CUDA STREQUAL "AUTO")
+  find_program(CF_NVCC nvcc HINTS /usr/local/cuda/bin)
+  set(CF_BUILD_CUDA ${CF_NVCC})
+else()
+  set(CF_BUILD_CUDA ${CF_CUDA})
+endif()
+if(NOT CF_BUILD_CUDA)
+  message(STATUS "CUDA backend: not built")
+  return()
+endif()
+
+if(NOT CMAKE_CUDA_COMPILER AND EXISTS /usr/local/cuda/bin/nvcc)
+  set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
+endif()
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real 100a-real 120)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit 12.8 REQUIRED)
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+
+file(GLOB cf_cuda_sources CONFIGURE_DEPENDS src/backend/cuda/host/*.c src/backend/cuda/kernel/*.cu)
+target_compile_definitions(cf_options INTERFACE CF_HAVE_CUDA)
+target_link_libraries(cf_dependencies INTERFACE CUDA::cudart_static)
+set(cf_private_libs " -lcudart_static -lstdc++ -lrt -ldl")

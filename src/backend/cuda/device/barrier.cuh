@@ -1,0 +1,67 @@
+/*
+ * Barriers of one block: mbarriers in shared memory, of which a waiter names the phase by its
+ * parity, and the hardware's named barriers for the warps of one role.
+ */
+#ifndef CF_CUDA_DEVICE_BARRIER_CUH
+#define CF_CUDA_DEVICE_BARRIER_CUH
+
+#include <stdint.h>
+
+static __device__ __forceinline__ uint32_t shared_address(const void *shared)
+{
+    return (uint32_t)__cvta_generic_to_shared(shared);
+}
+
+static __device__ __forceinline__ void barrier_init(uint64_t *barrier, uint32_t n_arrivals)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;"
+                 :
+                 : "r"(shared_address(barrier)), "r"(n_arrivals)
+                 : "memory");
+}
+
+/* Publishes what this thread wrote to shared memory to those that wait for the phase. */
+static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
+{
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }"
+                 :
+                 : "r"(shared_address(barrier))
+                 : "memory");
+}
+
+static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t done;
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2;"
+                 "  selp.u32 %0, 1, 0, p; }"
+#else
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
+                 "  selp.u32 %0, 1, 0, p; }"
+#endif
+                 : "=r"(done)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return done != 0;
+}
+
+/*
+ * Returns when the phase of this parity is complete. Parity cannot tell a phase from the next but
+ * one, so whoever waits must have waited for every phase before.
+ */
+static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
+{
+    while (!barrier_test(barrier, parity))
+        continue;
+}
+
+/* The named barriers; 0 is __syncthreads(). */
+enum { ROLE_BARRIER_ATTENTION = 1, ROLE_BARRIER_VECTORS = 2 };
+
+/* Waits for all `n_threads` of a role; publishes their writes to shared memory to each other. */
+static __device__ __forceinline__ void role_sync(int role_barrier, int n_threads)
+{
+    asm volatile("barrier.sync %0, %1;" : : "r"(role_barrier), "r"(n_threads) : "memory");
+}
+
+#endif

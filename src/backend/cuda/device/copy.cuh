@@ -1,0 +1,95 @@
+/*
+ * Asynchronous copies from global to shared memory by one warp, which complete a phase of a
+ * barrier: bulk copies where the GPU has them (sm_90 and later), 16 bytes a lane where it has not.
+ * This is the only file that knows the difference.
+ */
+#ifndef CF_CUDA_DEVICE_COPY_CUH
+#define CF_CUDA_DEVICE_COPY_CUH
+
+#include "backend/cuda/device/barrier.cuh"
+
+#if __CUDA_ARCH__ >= 900
+
+/* Arrivals that complete a phase, beside the bytes. */
+#define COPY_ARRIVALS 1
+
+/* True in one lane; the compiler then knows that it is one, and issues its copies without a loop.
+ */
+static __device__ __forceinline__ bool warp_elect()
+{
+    uint32_t elected;
+    asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(elected));
+    return elected != 0;
+}
+
+/* Announces the bytes that warp_copy() is about to bring. */
+static __device__ __forceinline__ void warp_copy_begin(uint64_t *barrier, uint32_t n_bytes, int)
+{
+    if (warp_elect())
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;"
+                     :
+                     : "r"(shared_address(barrier)), "r"(n_bytes)
+                     : "memory");
+}
+
+/* Both addresses and `n_bytes` are multiples of 16. */
+static __device__ __forceinline__ void warp_copy(void *destination, const void *source,
+                                                 uint32_t n_bytes, uint64_t *barrier, int)
+{
+    if (warp_elect())
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                     "[%0], [%1], %2, [%3];"
+                     :
+                     : "r"(shared_address(destination)), "l"(source), "r"(n_bytes),
+                       "r"(shared_address(barrier))
+                     : "memory");
+}
+
+static __device__ __forceinline__ void warp_copy_end(uint64_t *, int)
+{
+}
+
+/* Asks one thread's GPU to bring memory, a multiple of 16 bytes, nearer: into its L2 cache. */
+static __device__ __forceinline__ void thread_prefetch(const void *memory, uint32_t n_bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(memory), "r"(n_bytes));
+}
+
+#else
+
+#define COPY_ARRIVALS 32
+
+static __device__ __forceinline__ void warp_copy_begin(uint64_t *, uint32_t, int)
+{
+}
+
+static __device__ __forceinline__ void warp_copy(void *destination, const void *source,
+                                                 uint32_t n_bytes, uint64_t *, int lane)
+{
+    uint32_t to = shared_address(destination);
+    for (uint32_t i = 16 * lane; i < n_bytes; i += 16 * 32)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                     :
+                     : "r"(to + i), "l"((const char *)source + i)
+                     : "memory");
+}
+
+/* Each lane arrives when its own copies are there. */
+static __device__ __forceinline__ void warp_copy_end(uint64_t *barrier, int)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];"
+                 :
+                 : "r"(shared_address(barrier))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void thread_prefetch(const void *memory, uint32_t n_bytes)
+{
+    for (uint32_t i = 0; i < n_bytes; i += 128)
+        asm volatile("prefetch.global.L2 [%0];" : : "l"((const char *)memory + i));
+}
+
+#endif
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * Values that carry their epoch: a reader sees from the value itself whether it is the one it waits
+ * for, so that writing needs no release and reading no acquire. A value is overwritten only when
+ * all have read it, so a stale one is always of the epoch before: few bits tell them apart.
+ *
+ *     activation   16-bit float, 16 bits of epoch
+ *     residual     float32 without its two lowest bits, 2 bits of epoch
+ *     partial      float32, 32 bits of epoch
+ */
+#ifndef CF_CUDA_DEVICE_PACKET_CUH
+#define CF_CUDA_DEVICE_PACKET_CUH
+
+#include "backend/cuda/device/memory.cuh"
+
+#include <cuda_fp16.h>
+
+/* Between two looks at packets that are late. */
+#define LATE_PAUSE_NS 40
+
+static __device__ __forceinline__ void activation_store(uint32_t *packet, float value,
+                                                        uint32_t epoch)
+{
+    uint32_t bits = __half_as_ushort(__float2half_rn(value));
+    gpu_store(packet, bits | epoch << 16);
+}
+
+static __device__ __forceinline__ bool activations_are_of(uint4 v, uint32_t epoch)
+{
+    uint32_t wanted = epoch << 16;
+    uint32_t difference = (v.x ^ wanted) | (v.y ^ wanted) | (v.z ^ wanted) | (v.w ^ wanted);
+    return difference >> 16 == 0;
+}
+
+/* Four 16-bit floats of `epoch`, from packets first read as `v`. */
+static __device__ __forceinline__ uint2 activations_await(uint4 v, const uint32_t *packets,
+                                                          uint32_t epoch)
+{
+    while (!activations_are_of(v, epoch)) {
+        __nanosleep(LATE_PAUSE_NS);
+        v = gpu_load4(packets);
+    }
+    return make_uint2(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410));
+}
+
+static __device__ __forceinline__ void residual_store(uint32_t *packet, float value, uint32_t epoch)
+{
+    gpu_store(packet, (__float_as_uint(value) & ~3u) | (epoch & 3u));
+}
+
+static __device__ __forceinline__ bool residuals_are_of(uint4 v, uint32_t epoch)
+{
+    return (((v.x ^ epoch) | (v.y ^ epoch) | (v.z ^ epoch) | (v.w ^ epoch)) & 3u) == 0;
+}
+
+/* Four values of `epoch`, from packets first read as `v`. */
+static __device__ __forceinline__ float4 residuals_await(uint4 v, const uint32_t *packets,
+                                                         uint32_t epoch)
+{
+    while (!residuals_are_of(v, epoch)) {
+        __nanosleep(LATE_PAUSE_NS);
+        v = gpu_load4(packets);
+    }
+    return make_float4(__uint_as_float(v.x & ~3u), __uint_as_float(v.y & ~3u),
+                       __uint_as_float(v.z & ~3u), __uint_as_float(v.w & ~3u));
+}
+
+static __device__ __forceinline__ void partial_store(uint64_t *packet, float value, uint32_t epoch)
+{
+    gpu_store(packet, (uint64_t)epoch << 32 | __float_as_uint(value));
+}
+
+static __device__ __forceinline__ float partial_await(uint64_t v, const uint64_t *packet,
+                                                      uint32_t epoch)
+{
+    while ((uint32_t)(v >> 32) != epoch) {
+        __nanosleep(LATE_PAUSE_NS);
+        v = gpu_load(packet);
+    }
+    return __uint_as_float((uint32_t)v);
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* What the lanes of a warp do together. */
+#ifndef CF_CUDA_DEVICE_WARP_CUH
+#define CF_CUDA_DEVICE_WARP_CUH
+
+#include <stdint.h>
+
+#define WARP_ALL 0xFFFFFFFFu
+
+/* The sum over the lanes, the same bits in each. */
+static __device__ __forceinline__ float warp_sum(float value)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2)
+        value += __shfl_xor_sync(WARP_ALL, value, offset);
+    return value;
+}
+
+/* A value that is the same in all lanes, so that the compiler knows it. */
+static __device__ __forceinline__ int32_t warp_uniform(int32_t value)
+{
+    return __shfl_sync(WARP_ALL, value, 0);
+}
+
+/*
+ * The same value, which the compiler takes for a new one: in a loop over layers it then works out
+ * again what depends on it, rather than keep more than there are registers for.
+ */
+static __device__ __forceinline__ int fresh(int value)
+{
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
+#endif

@@ -1,0 +1,21 @@
+/* The CUDA backend behind the seam. */
+#include "backend/cuda/host/cuda.h"
+
+static cf_status check(cf_error *error)
+{
+    cf_cuda_device device;
+    return cf_cuda_device_open(0, &device, error);
+}
+
+const cf_backend_interface cf_cuda_backend = {
+    .id = CF_BACKEND_CUDA,
+    .check = check,
+    .model_create = cf_cuda_model_create,
+    .model_free = cf_cuda_model_free,
+    .session_defaults = cf_cuda_session_defaults,
+    .session_measure = cf_cuda_session_measure,
+    .session_create = cf_cuda_session_create,
+    .session_free = cf_cuda_session_free,
+    .step = cf_cuda_step,
+    .measure = cf_cuda_measure,
+};

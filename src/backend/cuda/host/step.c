@@ -1,0 +1,92 @@
+/* A step: one launch a token; logits and hidden states come back where they are asked for. */
+#include "backend/cuda/host/cuda.h"
+
+#include "base/status.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The rotation of a position: the angle in float64, since positions have no limit. */
+static void set_rotation(const cf_backend_model *model, size_t pos, cf_token_step *step)
+{
+    for (int32_t i = 0; i < model->neox->shape.d_rotary / 2; i++) {
+        double angle = (double)pos * model->frequencies[i];
+        step->cosines[i] = (float)cos(angle);
+        step->sines[i] = (float)sin(angle);
+    }
+}
+
+cf_status cf_cuda_launch(cf_backend_session *session, cf_token token, size_t pos, bool want_logits,
+                         bool want_hidden, cf_error *error)
+{
+    const cf_backend_model *model = session->model;
+    const cf_schedule *schedule = &model->schedule;
+    cf_token_step *step = &session->args.step;
+    unsigned n_warps = (unsigned)schedule->n_consumers + 1 + CF_SCHEDULE_N_ATTENTION_WARPS +
+                       CF_SCHEDULE_N_VECTOR_WARPS;
+    step->token = token;
+    step->pos = (int32_t)pos;
+    step->n_splits = cf_schedule_splits(schedule, (int32_t)pos + 1);
+    step->want_logits = want_logits;
+    step->want_hidden = want_hidden;
+    set_rotation(model, pos, step);
+    void *arguments[] = {&session->args};
+    dim3 grid = {(unsigned)schedule->n_blocks, 1, 1}, block = {32 * n_warps, 1, 1};
+    CF_CUDA_TRY(cudaLaunchCooperativeKernel(model->kernel, grid, block, arguments,
+                                            (size_t)schedule->shared.total, session->stream),
+                "the token kernel", error);
+    step->epoch += (uint32_t)schedule->shape.n_layers;
+    return CF_STATUS_OK;
+}
+
+static cf_status fetch_logits(cf_backend_session *session, float *logits, cf_error *error)
+{
+    size_t n_bytes = sizeof(float) * (size_t)session->model->neox->shape.n_vocab;
+    CF_CUDA_TRY(cudaMemcpyAsync(session->staging, session->args.session.logits, n_bytes,
+                                cudaMemcpyDeviceToHost, session->stream),
+                "logits", error);
+    CF_CUDA_TRY(cudaStreamSynchronize(session->stream), "the token kernel", error);
+    memcpy(logits, session->staging, n_bytes);
+    return CF_STATUS_OK;
+}
+
+/* Row `row` of every layer's hidden states. */
+static cf_status fetch_hidden(cf_backend_session *session, const cf_step *step, size_t row,
+                              cf_error *error)
+{
+    const cf_shape *shape = &session->model->neox->shape;
+    size_t d_model = (size_t)shape->d_model, n_bytes = sizeof(float) * d_model;
+    CF_CUDA_TRY(cudaMemcpy2DAsync(step->hidden + (step->hidden_row + row) * d_model,
+                                  step->hidden_rows * n_bytes, session->args.session.hidden,
+                                  n_bytes, n_bytes, (size_t)shape->n_layers + 1,
+                                  cudaMemcpyDeviceToHost, session->stream),
+                "hidden states", error);
+    return CF_STATUS_OK;
+}
+
+static cf_status run(cf_backend_session *session, const cf_step *step, cf_error *error)
+{
+    size_t n_vocab = (size_t)session->model->neox->shape.n_vocab;
+    size_t n_logits = step->logits == NULL ? 0 : step->n_logits;
+    CF_CUDA_TRY(cudaSetDevice(session->model->device.index), "device", error);
+    for (size_t i = 0; i < step->n; i++) {
+        bool want_logits = i + n_logits >= step->n, want_hidden = step->hidden != NULL;
+        CF_TRY(
+            cf_cuda_launch(session, step->ids[i], step->pos + i, want_logits, want_hidden, error));
+        if (want_hidden)
+            CF_TRY(fetch_hidden(session, step, i, error));
+        if (want_logits)
+            CF_TRY(fetch_logits(session, step->logits + (i + n_logits - step->n) * n_vocab, error));
+    }
+    CF_CUDA_TRY(cudaStreamSynchronize(session->stream), "the token kernel", error);
+    return CF_STATUS_OK;
+}
+
+cf_status cf_cuda_step(cf_backend_session *session, const cf_step *step, cf_error *error)
+{
+    if (session->dead)
+        return cf_fail(error, CF_STATUS_DEVICE, "CUDA: the device failed in an earlier step");
+    cf_status status = run(session, step, error);
+    session->dead = status != CF_STATUS_OK;
+    return status;
+}

@@ -1,0 +1,98 @@
+/*
+ * The token kernel: one launch evaluates one token, from the embedding to the logits. One block
+ * runs on each multiprocessor, and its warps have four roles that meet in shared memory only:
+ *
+ *     consumers   multiply tiles, publish q, k and v, the activated MLP, the residual, the logits
+ *     producer    streams the tiles into the ring, never waiting for anything but room
+ *     attention   rotary embedding, KV cache, flash decoding
+ *     vectors     LayerNorms, and what other blocks have published, into shared memory
+ */
+#ifndef CF_CUDA_KERNEL_TOKEN_CUH
+#define CF_CUDA_KERNEL_TOKEN_CUH
+
+#include "backend/cuda/stage/attention.cuh"
+#include "backend/cuda/stage/consume.cuh"
+#include "backend/cuda/stage/stream.cuh"
+#include "backend/cuda/stage/vectors.cuh"
+
+/* Ten consumers at most, see the schedule: more threads would leave too few registers for each. */
+#define MAX_TOKEN_THREADS                                                                          \
+    (32 * (10 + 1 + CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS))
+
+static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
+{
+    block_state &block = block_shared();
+    for (int32_t s = threadIdx.x; s < args.model.schedule.n_slots; s += blockDim.x) {
+        barrier_init(&block.full[s], COPY_ARRIVALS);
+        barrier_init(&block.empty[s], 1);
+    }
+    if (threadIdx.x < CF_N_VECTORS)
+        barrier_init(&block.ready[threadIdx.x], CF_SCHEDULE_N_VECTOR_WARPS);
+    if (threadIdx.x < CF_SCHEDULE_MAX_PHASES)
+        block.n_done[threadIdx.x] = 0;
+    block.n_published = 0;
+#if __CUDA_ARCH__ >= 900
+    /* Lets the copy engine see the barriers. */
+    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
+#endif
+}
+
+/* The block's rows of the residual begin as the embedding's. */
+template <class format>
+static __device__ __forceinline__ void init_residual(const cf_token_args &args, const cf_tile &tile)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    if (schedule.phases[tile.phase].matrix != CF_MATRIX_DENSE)
+        return;
+    const uint16_t *embedding = static_cast<const uint16_t *>(args.model.embed) +
+                                (int64_t)args.step.token * schedule.shape.d_model;
+    float *residual = block_at<float>(schedule.shared.residual) + tile.unit * schedule.unit_rows;
+    for (int32_t r = 0; r < tile.n_rows; r++)
+        residual[r] = format::unpack(embedding[tile.row + r]).x;
+    block_at<uint32_t>(schedule.shared.arrivals)[tile.unit] = 0;
+}
+
+template <class format> static __device__ __forceinline__ void init_block(const cf_token_args &args)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    const cf_share &share = args.model.shares[blockIdx.x];
+    const cf_tile *source = args.model.tiles + (int64_t)blockIdx.x * schedule.max_tiles;
+    cf_tile *tiles = block_at<cf_tile>(schedule.shared.tiles);
+    init_barriers(args);
+    if (threadIdx.x == 0)
+        block_shared().share = share;
+    for (int32_t t = threadIdx.x; t < share.n_layer_tiles + share.n_head_tiles; t += blockDim.x) {
+        tiles[t] = source[t];
+        init_residual<format>(args, source[t]);
+    }
+    __syncthreads(); /* publishes all of it to all roles */
+}
+
+template <class format, int d_head>
+__global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
+    token_kernel(const __grid_constant__ cf_token_args args)
+{
+    int32_t n_consumers = args.model.schedule.n_consumers;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    init_block<format>(args);
+    if (warp < n_consumers)
+        stage_consume<format>(args, warp, lane);
+    else if (warp == n_consumers)
+        stage_stream(args, lane);
+    else if (warp <= n_consumers + CF_SCHEDULE_N_ATTENTION_WARPS)
+        stage_attention<d_head>(args, threadIdx.x - 32 * (n_consumers + 1));
+    else
+        stage_vectors<format>(args, threadIdx.x - 32 * (n_consumers + 1) - N_ATTENTION_THREADS);
+}
+
+/* The host's way to the kernels of one head width: a file each, so that they compile side by side.
+ */
+#define TOKEN_KERNELS(d_head)                                                                      \
+    extern "C" const void *cf_token_kernel_##d_head(cf_dtype weights)                              \
+    {                                                                                              \
+        return weights == CF_DTYPE_BF16                                                            \
+                   ? reinterpret_cast<const void *>(&token_kernel<format_bf16, d_head>)            \
+                   : reinterpret_cast<const void *>(&token_kernel<format_f16, d_head>);            \
+    }
+
+#endif

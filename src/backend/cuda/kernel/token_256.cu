@@ -1,0 +1,3 @@
+#include "backend/cuda/kernel/token.cuh"
+
+TOKEN_KERNELS(256)

@@ -1,0 +1,102 @@
+/* What the warps of a block share, and how they find it. */
+#ifndef CF_CUDA_STAGE_BLOCK_CUH
+#define CF_CUDA_STAGE_BLOCK_CUH
+
+#include "backend/cuda/device/barrier.cuh"
+#include "backend/cuda/device/copy.cuh"
+#include "backend/cuda/device/memory.cuh"
+#include "backend/cuda/device/packet.cuh"
+#include "backend/cuda/device/warp.cuh"
+#include "backend/cuda/stage/token.h"
+
+#define N_ATTENTION_THREADS (32 * CF_SCHEDULE_N_ATTENTION_WARPS)
+#define N_VECTOR_THREADS (32 * CF_SCHEDULE_N_VECTOR_WARPS)
+
+/* The fixed part of shared memory, at its beginning. */
+struct block_state {
+    uint64_t full[CF_SCHEDULE_MAX_SLOTS];    /* a tile is there */
+    uint64_t empty[CF_SCHEDULE_MAX_SLOTS];   /* a tile has been used */
+    uint64_t ready[CF_N_VECTORS];            /* a layer's vector is there */
+    uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
+    uint32_t n_published;                    /* units of the residual */
+    cf_share share;
+    float norm_n[CF_SCHEDULE_N_VECTOR_WARPS];
+    float norm_mean[CF_SCHEDULE_N_VECTOR_WARPS];
+    float norm_squares[CF_SCHEDULE_N_VECTOR_WARPS];
+};
+static_assert(sizeof(block_state) <= CF_SCHEDULE_FIXED_BYTES, "the layout reserves too little");
+
+static __device__ __forceinline__ char *block_memory()
+{
+    extern __shared__ __align__(128) char memory[];
+    return memory;
+}
+
+static __device__ __forceinline__ block_state &block_shared()
+{
+    return *reinterpret_cast<block_state *>(block_memory());
+}
+
+template <class element> static __device__ __forceinline__ element *block_at(int32_t offset)
+{
+    return reinterpret_cast<element *>(block_memory() + offset);
+}
+
+/* A place in the ring and the parity of the phase that its barriers are in. */
+struct ring_place {
+    int32_t slot;
+    uint32_t parity;
+};
+
+/* `step` is at most n_slots. */
+static __device__ __forceinline__ void ring_advance(ring_place &place, int32_t step,
+                                                    int32_t n_slots)
+{
+    place.slot += step;
+    if (place.slot >= n_slots) {
+        place.slot -= n_slots;
+        place.parity ^= 1;
+    }
+}
+
+static __device__ __forceinline__ uint32_t *counter_of(const cf_token_args &args, int32_t counter)
+{
+    return args.session.counters + counter * CF_COUNTER_STRIDE;
+}
+
+/* The epoch of what a layer makes; 1 for a session's first layer. */
+static __device__ __forceinline__ uint32_t layer_epoch(const cf_token_args &args, int32_t layer)
+{
+    return args.step.epoch + (uint32_t)layer + 1;
+}
+
+/* Layers whose tiles are streamed: the LM head counts as one more, where it is wanted. */
+static __device__ __forceinline__ int32_t n_rounds(const cf_token_args &args)
+{
+    return args.model.schedule.shape.n_layers + (args.step.want_logits ? 1 : 0);
+}
+
+/* A block's tiles of a round lie at first … first + n - 1. */
+struct tile_range {
+    int32_t first, n;
+};
+
+static __device__ __forceinline__ tile_range round_tiles(const cf_token_args &args, int32_t round)
+{
+    const cf_share &share = block_shared().share;
+    if (round < args.model.schedule.shape.n_layers)
+        return {0, share.n_layer_tiles};
+    return {share.n_layer_tiles, share.n_head_tiles};
+}
+
+static __device__ __forceinline__ void trace(const cf_token_args &args, int32_t layer,
+                                             cf_trace_event event)
+{
+    if (args.step.trace == NULL)
+        return;
+    uint64_t now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    args.step.trace[(layer * gridDim.x + blockIdx.x) * CF_N_TRACE_EVENTS + event] = now;
+}
+
+#endif

@@ -1,0 +1,212 @@
+/* The consumers: each warp multiplies every n-th tile of the stream and delivers the sums. */
+#ifndef CF_CUDA_STAGE_CONSUME_CUH
+#define CF_CUDA_STAGE_CONSUME_CUH
+
+#include "backend/cuda/stage/activation.cuh"
+#include "backend/cuda/stage/block.cuh"
+#include "backend/cuda/stage/product.cuh"
+
+/* Counts a tile of qkv or up; the block's last one of the phase in a layer tells the others. */
+static __device__ __forceinline__ void count_tile(const cf_token_args &args, int32_t phase,
+                                                  int lane)
+{
+    block_state &block = block_shared();
+    __syncwarp();
+    if (lane != 0 ||
+        atomicAdd_block(&block.n_done[phase], 1) + 1 < block.share.n_phase_tiles[phase])
+        return;
+    block.n_done[phase] = 0;
+    gpu_count(counter_of(args, phase));
+}
+
+/*
+ * Leaves a partial sum for its unit. True for the warp whose sum was the last of those that make
+ * the residual: all `n_arrived` are then visible to it.
+ */
+static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, const cf_tile &tile,
+                                                     float sum, int lane, uint32_t &n_arrived)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t part = schedule.phases[tile.phase].part;
+    float *partials = block_at<float>(schedule.shared.partials);
+    uint32_t *arrivals = block_at<uint32_t>(schedule.shared.arrivals);
+    if (lane < tile.n_rows)
+        partials[(part * schedule.max_units + tile.unit) * schedule.unit_rows + lane] = sum;
+    __syncwarp();
+    if (lane == 0) {
+        /* Publishes this warp's partial sums, acquires those of the warps that came before. */
+        asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;"
+                     : "=r"(n_arrived)
+                     : "r"(shared_address(&arrivals[tile.unit]))
+                     : "memory");
+        n_arrived++;
+    }
+    n_arrived = __shfl_sync(WARP_ALL, n_arrived, 0);
+    bool dense_alone = !schedule.shape.parallel_residual && n_arrived == 1;
+    bool all = n_arrived == (uint32_t)schedule.n_parts;
+    if (all && lane == 0)
+        arrivals[tile.unit] = 0;
+    return all || dense_alone;
+}
+
+/* Adds the parts of a unit to the block's own residual, in a fixed order, and publishes it. */
+static __device__ __forceinline__ void publish_unit(const cf_token_args &args, const cf_tile &tile,
+                                                    int32_t layer, uint32_t n_arrived, int lane)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    block_state &block = block_shared();
+    bool parallel = schedule.shape.parallel_residual, dense_alone = !parallel && n_arrived == 1;
+    int32_t first = parallel || dense_alone ? 0 : 1, last = dense_alone ? 1 : schedule.n_parts;
+    uint32_t epoch = layer_epoch(args, layer);
+    if (!parallel)
+        epoch = 2 * epoch - (dense_alone ? 1 : 0);
+    if (lane < tile.n_rows) {
+        int32_t place = tile.unit * schedule.unit_rows + lane;
+        float *own = block_at<float>(schedule.shared.residual) + place;
+        const float *partial = block_at<const float>(schedule.shared.partials) + place;
+        float sum = 0;
+        for (int32_t part = first; part < last; part++)
+            sum += partial[part * schedule.max_units * schedule.unit_rows];
+        *own += sum;
+        residual_store(args.session.residual + tile.row + lane, *own, epoch);
+    }
+    if (lane != 0 || atomicAdd_block(&block.n_published, 1) + 1 < (uint32_t)block.share.n_units)
+        return;
+    block.n_published = 0;
+    gpu_count(counter_of(args, CF_COUNTER_RESIDUAL));
+    trace(args, layer, CF_TRACE_PUBLISHED);
+}
+
+/* What a warp keeps of the phase that its tile belongs to. */
+struct consume_phase {
+    int32_t index;
+    cf_matrix matrix;
+    int32_t n_columns;
+    const char *vector;
+};
+
+/*
+ * Waits for the inputs of all phases up to `index`, also of those that this warp has no tile of: a
+ * parity cannot tell one layer from the next but one.
+ */
+static __device__ __forceinline__ void await_inputs(const cf_token_args &args, int32_t first,
+                                                    int32_t last, int32_t round)
+{
+    for (int32_t p = first; p <= last; p++)
+        barrier_wait(&block_shared().ready[args.model.schedule.phases[p].input], round & 1);
+}
+
+static __device__ __forceinline__ void enter_phase(const cf_token_args &args, consume_phase &phase,
+                                                   int32_t index, int32_t round)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    const cf_phase &entered = schedule.phases[index];
+    await_inputs(args, phase.index + 1, index, round);
+    phase = {index, entered.matrix, entered.n_columns,
+             block_at<char>(schedule.shared.vectors[entered.input])};
+}
+
+static __device__ __forceinline__ void deliver(const cf_token_args &args,
+                                               const consume_phase &phase, const cf_tile &tile,
+                                               int32_t layer, float sum, int lane)
+{
+    int32_t row = tile.row + lane;
+    bool has_row = lane < tile.n_rows;
+    if (phase.matrix == CF_MATRIX_QKV) {
+        if (has_row)
+            activation_store(args.session.qkv + row, sum, layer_epoch(args, layer));
+        count_tile(args, tile.phase, lane);
+    } else if (phase.matrix == CF_MATRIX_UP) {
+        sum = activate(args.model.schedule.shape.activation, sum);
+        if (has_row)
+            activation_store(args.session.ffn + row, sum, layer_epoch(args, layer));
+        count_tile(args, tile.phase, lane);
+    } else if (phase.matrix == CF_MATRIX_HEAD) {
+        if (has_row)
+            args.session.logits[row] = sum;
+    } else {
+        uint32_t n_arrived = 0;
+        if (leave_partial(args, tile, sum, lane, n_arrived))
+            publish_unit(args, tile, layer, n_arrived, lane);
+    }
+}
+
+/* Multiplies the tile in the ring's next slot; `bias` is its row's, one a lane. */
+template <class format>
+static __device__ __forceinline__ float consume_tile(const cf_token_args &args,
+                                                     const consume_phase &phase,
+                                                     const cf_tile &tile, float bias,
+                                                     ring_place place, int lane)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    block_state &block = block_shared();
+    const char *slot = block_at<char>(schedule.shared.ring) + place.slot * schedule.slot_bytes;
+    barrier_wait(&block.full[place.slot], place.parity);
+    float sum = tile_product<format>(slot, phase.vector, tile.n_rows, phase.n_columns, lane);
+    __syncwarp();
+    if (lane == 0)
+        barrier_arrive(&block.empty[place.slot]);
+    return sum + bias;
+}
+
+/* The biases of a round's tiles; of a tile, each lane's row. */
+struct bias_stream {
+    const float *first;
+    int32_t n_rows;
+
+    __device__ __forceinline__ float load(int32_t tile, int32_t n_tiles, int lane) const
+    {
+        return lane < n_rows && tile < n_tiles ? __ldg(first + tile * n_rows + lane) : 0;
+    }
+};
+
+static __device__ __forceinline__ bias_stream round_biases(const cf_token_args &args, int32_t round,
+                                                           int32_t first_tile)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    int64_t layer = round < schedule.shape.n_layers ? round : 0;
+    int64_t place = (layer * schedule.n_blocks + blockIdx.x) * schedule.max_tiles + first_tile;
+    return {args.model.biases + place * schedule.bias_rows, schedule.bias_rows};
+}
+
+/* A warp's tiles of one round, from tile t on; returns the next round's first. */
+template <class format>
+static __device__ __forceinline__ int32_t consume_round(const cf_token_args &args, int32_t round,
+                                                        int32_t t, ring_place &place, int lane)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    tile_range range = round_tiles(args, round);
+    const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles) + range.first;
+    bias_stream biases = round_biases(args, round, range.first);
+    bool is_head = round == schedule.shape.n_layers;
+    consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
+    float bias = biases.load(t, range.n, lane);
+    for (; t < range.n; t += schedule.n_consumers) {
+        cf_tile tile = tiles[t];
+        if (tile.phase != phase.index)
+            enter_phase(args, phase, tile.phase, round);
+        /* Fetched a tile ahead: it comes from far. */
+        float next_bias = biases.load(t + schedule.n_consumers, range.n, lane);
+        float sum = consume_tile<format>(args, phase, tile, bias, place, lane);
+        deliver(args, phase, tile, round, sum, lane);
+        ring_advance(place, schedule.n_consumers, schedule.n_slots);
+        bias = next_bias;
+    }
+    if (!is_head)
+        await_inputs(args, phase.index + 1, schedule.n_phases - 2, round);
+    return t - range.n;
+}
+
+template <class format>
+static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
+{
+    ring_place place = {warp, 0};
+    int32_t t = warp;
+    for (int32_t round = 0; round < n_rounds(args); round++) {
+        t = consume_round<format>(args, round, t, place, lane);
+        if (warp == 0 && lane == 0)
+            trace(args, round, CF_TRACE_TILES_DONE);
+    }
+}
+
+#endif

@@ -1,0 +1,337 @@
+/* The vector warps: they bring each layer's input vectors into shared memory as these are made. */
+#ifndef CF_CUDA_STAGE_VECTORS_CUH
+#define CF_CUDA_STAGE_VECTORS_CUH
+
+#include "backend/cuda/device/format.cuh"
+#include "backend/cuda/stage/block.cuh"
+
+/* Elements come in pieces of four; of a batch, a thread has several under way. */
+#define PIECE 4
+#define BATCH_PIECES 3
+#define BATCH_ELEMENTS (PIECE * BATCH_PIECES * N_VECTOR_THREADS)
+
+static __device__ __forceinline__ int32_t piece_at(int thread, int k)
+{
+    return PIECE * (thread + k * N_VECTOR_THREADS);
+}
+
+/* One thread polls for all, so that the counter's line is not the busiest place of the GPU. */
+static __device__ __forceinline__ void await_count(const cf_token_args &args, int32_t counter,
+                                                   uint32_t target, int thread)
+{
+    if (thread == 0)
+        gpu_wait_count(counter_of(args, counter), target);
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+}
+
+static __device__ __forceinline__ void vector_is_ready(int32_t vector, int thread)
+{
+    __syncwarp();
+    if (thread % 32 == 0)
+        barrier_arrive(&block_shared().ready[vector]);
+}
+
+/* Copies n activations of `epoch` to the place of `vector`. */
+static __device__ __forceinline__ void gather(const cf_token_args &args, int32_t vector,
+                                              const uint32_t *packets, int32_t n, uint32_t epoch,
+                                              int thread)
+{
+    char *destination = block_at<char>(args.model.schedule.shared.vectors[vector]);
+    for (int32_t first = 0; first < n; first += BATCH_ELEMENTS) {
+        uint4 loaded[BATCH_PIECES];
+#pragma unroll
+        for (int k = 0; k < BATCH_PIECES; k++)
+            if (first + piece_at(thread, k) < n)
+                loaded[k] = gpu_load4(packets + first + piece_at(thread, k));
+#pragma unroll
+        for (int k = 0; k < BATCH_PIECES; k++) {
+            int32_t i = first + piece_at(thread, k);
+            if (i < n)
+                *reinterpret_cast<uint2 *>(destination + 2 * i) =
+                    activations_await(loaded[k], packets + i, epoch);
+        }
+    }
+    vector_is_ready(vector, thread);
+}
+
+static __device__ __forceinline__ void gather_attention(const cf_token_args &args, int32_t layer,
+                                                        int thread)
+{
+    uint32_t epoch = layer_epoch(args, layer);
+    const cf_shape &shape = args.model.schedule.shape;
+    await_count(args, CF_COUNTER_ATTENTION, epoch * shape.n_heads, thread);
+    gather(args, CF_VECTOR_ATTENTION, args.session.attention, shape.d_model, epoch, thread);
+    if (thread == 0)
+        trace(args, layer, CF_TRACE_ATTENTION_LOADED);
+}
+
+static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, int32_t layer,
+                                                  int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    uint32_t epoch = layer_epoch(args, layer);
+    for (int32_t p = 0; p < schedule.n_phases; p++) {
+        const cf_phase &phase = schedule.phases[p];
+        if (phase.matrix != CF_MATRIX_UP)
+            continue;
+        int32_t chunk = phase.row / schedule.chunk;
+        await_count(args, p, epoch * phase.n_blocks, thread);
+        gather(args, CF_VECTOR_FFN + chunk, args.session.ffn + phase.row, phase.n_rows, epoch,
+               thread);
+    }
+    if (thread == 0)
+        trace(args, layer, CF_TRACE_FFN_LOADED);
+}
+
+/* The residual in shared memory while it is normalised; each thread touches its own pieces only. */
+static __device__ __forceinline__ float4 *norm_pieces(const cf_token_args &args)
+{
+    return block_at<float4>(args.model.schedule.shared.norm);
+}
+
+static __device__ __forceinline__ float piece_sum(float4 v)
+{
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+/* Brings the token's embedding; returns the sum of this thread's elements. */
+template <class format>
+static __device__ __forceinline__ float load_embedding(const cf_token_args &args, int thread)
+{
+    int32_t d_model = args.model.schedule.shape.d_model;
+    const char *row =
+        static_cast<const char *>(args.model.embed) + 2 * (int64_t)args.step.token * d_model;
+    float sum = 0;
+    for (int32_t i = PIECE * thread; i < d_model; i += PIECE * N_VECTOR_THREADS) {
+        uint2 packed = *reinterpret_cast<const uint2 *>(row + 2 * i);
+        float2 low = format::unpack(packed.x), high = format::unpack(packed.y);
+        float4 v = make_float4(low.x, low.y, high.x, high.y);
+        norm_pieces(args)[i / PIECE] = v;
+        sum += piece_sum(v);
+    }
+    return sum;
+}
+
+/* Brings the residual of `epoch`; returns the sum of this thread's elements. */
+static __device__ __forceinline__ float load_residual(const cf_token_args &args, uint32_t epoch,
+                                                      int thread)
+{
+    int32_t d_model = args.model.schedule.shape.d_model;
+    const uint32_t *packets = args.session.residual;
+    float sum = 0;
+    for (int32_t first = 0; first < d_model; first += BATCH_ELEMENTS) {
+        uint4 loaded[BATCH_PIECES];
+#pragma unroll
+        for (int k = 0; k < BATCH_PIECES; k++)
+            if (first + piece_at(thread, k) < d_model)
+                loaded[k] = gpu_load4(packets + first + piece_at(thread, k));
+#pragma unroll
+        for (int k = 0; k < BATCH_PIECES; k++) {
+            int32_t i = first + piece_at(thread, k);
+            if (i >= d_model)
+                continue;
+            float4 v = residuals_await(loaded[k], packets + i, epoch);
+            norm_pieces(args)[i / PIECE] = v;
+            sum += piece_sum(v);
+        }
+    }
+    return sum;
+}
+
+static __device__ __forceinline__ float sum_of_squares(const cf_token_args &args, float centre,
+                                                       int thread)
+{
+    float sum = 0;
+    for (int32_t i = PIECE * thread; i < args.model.schedule.shape.d_model;
+         i += PIECE * N_VECTOR_THREADS) {
+        float4 v = norm_pieces(args)[i / PIECE];
+        float a = v.x - centre, b = v.y - centre, c = v.z - centre, d = v.w - centre;
+        sum += (a * a + b * b) + (c * c + d * d);
+    }
+    return sum;
+}
+
+struct norm_statistics {
+    float mean, factor;
+};
+
+/*
+ * Mean and 1 / deviation. Each warp's mean and squares about it are merged by the formula of Chan,
+ * Golub and LeVeque (Updating formulae and a pairwise algorithm for computing sample variances;
+ * 1979), so that one barrier is enough and nothing cancels.
+ */
+static __device__ __forceinline__ norm_statistics measure(const cf_token_args &args, float sum,
+                                                          int thread)
+{
+    block_state &block = block_shared();
+    const cf_shape &shape = args.model.schedule.shape;
+    int32_t n_pieces = shape.d_model / PIECE, stride = N_VECTOR_THREADS;
+    int32_t n_own = thread < n_pieces ? (n_pieces - thread - 1) / stride + 1 : 0;
+    float n = warp_sum((float)(PIECE * n_own));
+    float warp_mean = n > 0 ? warp_sum(sum) / n : 0;
+    float squares = warp_sum(sum_of_squares(args, warp_mean, thread));
+    if (thread % 32 == 0) {
+        block.norm_n[thread / 32] = n;
+        block.norm_mean[thread / 32] = warp_mean;
+        block.norm_squares[thread / 32] = squares;
+    }
+    /* Publishes the warps' statistics. They are written again only after another such barrier. */
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+    float mean = 0, total = 0;
+#pragma unroll
+    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++)
+        mean += block.norm_mean[w] * block.norm_n[w];
+    mean /= (float)shape.d_model;
+#pragma unroll
+    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
+        float shift = block.norm_mean[w] - mean;
+        total += block.norm_squares[w] + block.norm_n[w] * shift * shift;
+    }
+    return {mean, rsqrtf(total / (float)shape.d_model + shape.layer_norm_eps)};
+}
+
+/* The weights of the LayerNorm that comes next; each thread touches its own pieces only. */
+static __device__ __forceinline__ uint2 *next_weights(const cf_token_args &args)
+{
+    return block_at<uint2>(args.model.schedule.shared.norm_weights);
+}
+
+static __device__ __forceinline__ const uint2 *norm1_weights(const cf_token_args &args,
+                                                             int32_t round)
+{
+    bool is_last = round == args.model.schedule.shape.n_layers;
+    return static_cast<const uint2 *>(is_last ? args.model.final_norm
+                                              : args.model.layers[round].norm1);
+}
+
+static __device__ __forceinline__ const uint2 *norm2_weights(const cf_token_args &args,
+                                                             int32_t layer)
+{
+    return static_cast<const uint2 *>(args.model.layers[layer].norm2);
+}
+
+/* Fetched long before they are needed: they come from far. */
+static __device__ __forceinline__ void fetch_weights(const cf_token_args &args,
+                                                     const uint2 *weights, int thread)
+{
+    int32_t n_pieces = args.model.schedule.shape.d_model / PIECE;
+    for (int32_t i = thread; i < n_pieces; i += N_VECTOR_THREADS)
+        next_weights(args)[i] = weights[i];
+}
+
+/* Elements i … i + 3, normalised and scaled. */
+static __device__ __forceinline__ float4 normed_piece(const cf_token_args &args,
+                                                      const uint2 *weights,
+                                                      norm_statistics statistics, int32_t i)
+{
+    uint2 packed = weights[i / PIECE];
+    float2 low = format_f16::unpack(packed.x), high = format_f16::unpack(packed.y);
+    float4 v = norm_pieces(args)[i / PIECE];
+    return make_float4((v.x - statistics.mean) * statistics.factor * low.x,
+                       (v.y - statistics.mean) * statistics.factor * low.y,
+                       (v.z - statistics.mean) * statistics.factor * high.x,
+                       (v.w - statistics.mean) * statistics.factor * high.y);
+}
+
+static __device__ __forceinline__ void store_normed(const cf_token_args &args, int32_t vector,
+                                                    const uint2 *weights,
+                                                    norm_statistics statistics, int thread)
+{
+    char *destination = block_at<char>(args.model.schedule.shared.vectors[vector]);
+    for (int32_t i = PIECE * thread; i < args.model.schedule.shape.d_model;
+         i += PIECE * N_VECTOR_THREADS) {
+        float4 v = normed_piece(args, weights, statistics, i);
+        *reinterpret_cast<uint2 *>(destination + 2 * i) =
+            make_uint2(pack_f16(v.x, v.y), pack_f16(v.z, v.w));
+    }
+    vector_is_ready(vector, thread);
+}
+
+/* The residual, or after the last layer its LayerNorm, for those who asked to see it. */
+static __device__ __forceinline__ void store_hidden(const cf_token_args &args, int32_t round,
+                                                    norm_statistics statistics, int thread)
+{
+    const cf_shape &shape = args.model.schedule.shape;
+    float *hidden = args.session.hidden + (int64_t)round * shape.d_model;
+    if (!args.step.want_hidden || blockIdx.x != 0)
+        return;
+    for (int32_t i = PIECE * thread; i < shape.d_model; i += PIECE * N_VECTOR_THREADS) {
+        float4 v = norm_pieces(args)[i / PIECE];
+        if (round == shape.n_layers) {
+            const float *shift = args.model.final_shift + i;
+            v = normed_piece(args, next_weights(args), statistics, i);
+            v = make_float4(v.x + shift[0], v.y + shift[1], v.z + shift[2], v.w + shift[3]);
+        }
+        *reinterpret_cast<float4 *>(hidden + i) = v;
+    }
+}
+
+/* The residual after `n_updates` of this token, when all blocks have published theirs. */
+template <class format>
+static __device__ __forceinline__ norm_statistics await_residual(const cf_token_args &args,
+                                                                 int32_t round, int32_t n_updates,
+                                                                 int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
+    uint32_t epoch = per_layer * args.step.epoch + (uint32_t)n_updates;
+    if (n_updates == 0)
+        return measure(args, load_embedding<format>(args, thread), thread);
+    await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
+    if (thread == 0)
+        trace(args, round, CF_TRACE_RESIDUAL_THERE);
+    float sum = load_residual(args, epoch, thread);
+    if (thread == 0)
+        trace(args, round, CF_TRACE_RESIDUAL_READ);
+    return measure(args, sum, thread);
+}
+
+/* What a round begins with: the first LayerNorm or the final one, and the second where it is due.
+ */
+template <class format>
+static __device__ __forceinline__ void first_norms(const cf_token_args &args, int32_t round,
+                                                   int thread)
+{
+    const cf_shape &shape = args.model.schedule.shape;
+    norm_statistics statistics =
+        await_residual<format>(args, round, shape.parallel_residual ? round : 2 * round, thread);
+    store_normed(args, CF_VECTOR_NORM1, next_weights(args), statistics, thread);
+    if (thread == 0)
+        trace(args, round, CF_TRACE_NORM_READY);
+    if (shape.parallel_residual && round < shape.n_layers)
+        store_normed(args, CF_VECTOR_NORM2, norm2_weights(args, round), statistics, thread);
+    store_hidden(args, round, statistics, thread);
+}
+
+/* Where the residual takes attention's result before the MLP. */
+template <class format>
+static __device__ __forceinline__ void second_norm(const cf_token_args &args, int32_t layer,
+                                                   int thread)
+{
+    norm_statistics statistics = await_residual<format>(args, layer, 2 * layer + 1, thread);
+    store_normed(args, CF_VECTOR_NORM2, next_weights(args), statistics, thread);
+}
+
+template <class format>
+static __device__ __forceinline__ void stage_vectors(const cf_token_args &args, int thread)
+{
+    const cf_shape &shape = args.model.schedule.shape;
+    bool want_last = args.step.want_logits || args.step.want_hidden;
+    fetch_weights(args, norm1_weights(args, 0), thread);
+    for (int32_t round = 0; round < shape.n_layers + (want_last ? 1 : 0); round++) {
+        first_norms<format>(args, round, fresh(thread));
+        if (round == shape.n_layers)
+            break;
+        if (!shape.parallel_residual) {
+            fetch_weights(args, norm2_weights(args, round), fresh(thread));
+            gather_attention(args, round, fresh(thread));
+            second_norm<format>(args, round, fresh(thread));
+        }
+        fetch_weights(args, norm1_weights(args, round + 1), fresh(thread));
+        gather_ffn(args, round, fresh(thread));
+        if (shape.parallel_residual)
+            gather_attention(args, round, fresh(thread));
+    }
+}
+
+#endif
