@@ -118,8 +118,8 @@ static void sweep(cf_worker *worker)
     if (n == 0 || poll(worker->fds, n, 0) <= 0)
         return;
     n = 0;
-    for (cf_job *job = worker->first; job != NULL; job = job->next)
-        job->is_gone = job->is_gone || worker->fds[n++].revents != 0;
+    for (cf_job *job = worker->first; job != NULL; job = job->next, n++)
+        job->is_gone = job->is_gone || worker->fds[n].revents != 0;
 }
 
 /* ---- Stopping; under the lock ---- */
