@@ -29,7 +29,7 @@ static bool make_choices(cf_job *job)
 {
     const cf_request *request = &job->request;
     job->n_choices = request->n_prompts * request->best_of;
-    job->choices = calloc(job->n_choices, sizeof *job->choices);
+    job->choices = calloc(job->n_choices + 1, sizeof *job->choices);
     if (job->choices == NULL)
         return false;
     for (size_t i = 0; i < job->n_choices; i++) {

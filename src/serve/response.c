@@ -146,9 +146,10 @@ static void append_choices(const cf_service *service, const cf_job *job, size_t 
                            json_t *array)
 {
     size_t n_candidates = job->request.best_of;
+    const cf_choice *first = &job->choices[prompt * n_candidates];
     const cf_choice *ranked[CF_MAX_CHOICES_EACH];
-    for (size_t i = 0; i < n_candidates; i++)
-        ranked[i] = &job->choices[prompt * n_candidates + i];
+    for (size_t i = 0; i < CF_MAX_CHOICES_EACH; i++)
+        ranked[i] = i < n_candidates ? first + i : first;
     if (n_candidates > job->request.n)
         qsort(ranked, n_candidates, sizeof *ranked, compare_choices);
     for (size_t i = 0; i < job->request.n; i++)

@@ -132,7 +132,7 @@ static void fill_service(cf_service *service, const cf_server_options *options)
 
 static cf_status start(cf_server *server, const cf_server_options *options, cf_error *error)
 {
-    int fd;
+    int fd = -1;
     if (options->chat_template != NULL)
         CF_TRY(cf_chat_check(options->chat_template, error));
     fill_service(&server->service, options);
