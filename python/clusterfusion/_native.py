@@ -294,7 +294,7 @@ cf_event_fn = CFUNCTYPE(c_bool, c_void_p, POINTER(cf_event))
 # Functions
 # ------------------------------------------------------------------------------------------------
 
-_model = _tokenizer = _decoder = _session = _generation = c_void_p
+_model = _tokenizer = _decoder = _session = _generation = _scoring = c_void_p
 _error = POINTER(cf_error)
 _out = POINTER(c_void_p)
 _ids = POINTER(cf_token)
@@ -425,6 +425,19 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
         POINTER(cf_alternative),
         _error,
     ),
+    "cf_scoring_begin": (
+        cf_enum,
+        _session,
+        _ids,
+        c_size_t,
+        POINTER(cf_score_options),
+        POINTER(c_float),
+        POINTER(cf_alternative),
+        _out,
+        _error,
+    ),
+    "cf_scoring_next": (cf_enum, _scoring, _count, _error),
+    "cf_scoring_free": (None, _scoring),
     "cf_model_measure": (cf_enum, _model, c_int32, c_size_t, POINTER(cf_ceilings), _error),
 }
 
@@ -479,20 +492,15 @@ def _first_that_exists(candidates: list[Path]) -> Path:
 
 
 def bundled_model() -> Path:
-    """The folder of the bundled model: in the package, or in the tree that was built."""
-    return _first_that_exists(
-        [
-            HERE / "share" / "clusterfusion" / "models" / "classics",
-            LIBRARY_PATH.parent.parent / "models" / "classics",
-        ]
-    )
+    """The folder of the bundled model: where the library is installed, or in its source tree."""
+    prefix = LIBRARY_PATH.parent.parent
+    installed = prefix / "share" / "clusterfusion" / "models" / "classics"
+    return _first_that_exists([installed, prefix / "models" / "classics"])
 
 
 def program() -> Path:
-    """The command line: beside the library in a build folder, or in the package."""
+    """The command line: where the library is installed, or in its build folder."""
+    folder = LIBRARY_PATH.parent
     return _first_that_exists(
-        [
-            HERE / "bin" / "clusterfusion",
-            LIBRARY_PATH.parent / "bin" / "clusterfusion",
-        ]
+        [folder.parent / "bin" / "clusterfusion", folder / "bin" / "clusterfusion"]
     )

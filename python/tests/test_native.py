@@ -64,7 +64,7 @@ def measured(tmp_path_factory) -> dict[str, int]:
     source = folder / "measure.c"
     body = "\n".join(lines)
     source.write_text(
-        f'#include "clusterfusion.h"\n#include <stdio.h>\nint main(void) {{\n{body}\nreturn 0;\n}}\n'
+        f'#include "clusterfusion.h"\n#include <stdio.h>\nint main(void) {{\n{body}\n}}\n'
     )
     program = folder / "measure"
     subprocess.run([compiler, f"-I{ROOT / 'include'}", source, "-o", program], check=True)
