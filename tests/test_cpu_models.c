@@ -255,8 +255,8 @@ static void reference(const sample *it, const cf_token *ids, size_t n, float *lo
 #define N_TOKENS 150
 
 /* ‖a − b‖ / ‖b‖: docs/numerics.md, "Against float64". */
-#define TOLERANCE_F32 3e-6
-#define TOLERANCE_F16_CACHE 1e-3
+#define TOLERANCE_F32 2e-6
+#define TOLERANCE_F16_CACHE 0x1p-11
 
 static void evaluate(const sample *it, const cf_token *ids, cf_backend_options options,
                      const cf_kernels *kernels, float *logits, float *hidden)
