@@ -335,6 +335,29 @@ static void a_slot_is_drained_by_one_warp_and_holds_every_tile(void **state)
     for_every_schedule(check_ring);
 }
 
+/* Amid the stream, when q, k and v have long been streamed, and before what attention feeds. */
+static void check_kv_place(const cf_schedule *schedule)
+{
+    assert_in_range(schedule->kv_positions, 1, 4096);
+    assert_true(4 * schedule->shape.d_head * schedule->kv_positions <= schedule->slot_bytes);
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        const cf_share *share = &schedule->shares[b];
+        for (int32_t t = 0; t < share->n_layer_tiles; t++) {
+            cf_matrix matrix = schedule->phases[tiles_of(schedule, b)[t].phase].matrix;
+            if (matrix == CF_MATRIX_QKV)
+                assert_true(t < share->kv_place);
+            if (matrix == CF_MATRIX_DENSE || matrix == CF_MATRIX_DOWN)
+                assert_true(t >= share->kv_place);
+        }
+    }
+}
+
+static void the_kv_cache_comes_between_qkv_and_dense(void **state)
+{
+    (void)state;
+    for_every_schedule(check_kv_place);
+}
+
 static void splits_grow_with_the_context_up_to_the_blocks(void **state)
 {
     (void)state;
@@ -395,6 +418,8 @@ static void what_cannot_run_is_refused_by_name(void **state)
     shape.d_ffn = 128;
     assert_refused(shape, hopper, "d_ffn 128 is too small");
     cf_gpu_limits small = {.n_multiprocessors = 46, .shared_bytes = 64 * 1024};
+    assert_refused(shape_of(&models[10]), small, "64 heads, expected at most 46");
+    small.n_multiprocessors = 68;
     assert_refused(shape_of(&models[10]), small, "the GPU has 65536 a block");
 }
 
@@ -408,6 +433,7 @@ int main(void)
         cmocka_unit_test(a_residual_row_belongs_to_one_block),
         cmocka_unit_test(shared_memory_fits_and_is_aligned),
         cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
+        cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),
         cmocka_unit_test(what_cannot_run_is_refused_by_name),

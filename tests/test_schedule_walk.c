@@ -531,7 +531,7 @@ static void walk_tokens(token_walk *walk, const cf_token *ids, const float *expe
 /* Many blocks with little to do, few with much; a ring of many slots, and one of two. */
 static const cf_gpu_limits gpus[] = {
     {.n_multiprocessors = 13, .shared_bytes = 100 * 1024},
-    {.n_multiprocessors = 3, .shared_bytes = 47 * 1024},
+    {.n_multiprocessors = 5, .shared_bytes = 48 * 1024},
     {.n_multiprocessors = 40, .shared_bytes = 64 * 1024},
 };
 

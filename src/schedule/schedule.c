@@ -100,6 +100,10 @@ static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits
     schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
     schedule->n_parts = schedule->n_chunks + 1;
     schedule->max_splits = min(max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
+    if (shape->n_heads > n_blocks)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED,
+                       "CUDA: %d heads, expected at most %d, a block each", shape->n_heads,
+                       n_blocks);
     if (schedule->n_chunks > CF_SCHEDULE_MAX_CHUNKS)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: d_ffn %d makes %d chunks, expected at most %d", shape->d_ffn,
@@ -160,12 +164,12 @@ static void add_phases(cf_schedule *schedule)
 }
 
 /*
- * The work space of attention: in float32 a partial result a warp and the rotated query, in 16 bits
- * the new position's q, k and v and its rotated key.
+ * The work space of attention: in float32 a partial result a consumer and the rotated query, in 16
+ * bits the new position's q, k and v and its rotated key.
  */
 static int32_t attention_bytes(int32_t d_head)
 {
-    int32_t n_partial = CF_SCHEDULE_N_ATTENTION_WARPS * (d_head + 2);
+    int32_t n_partial = CF_SCHEDULE_MAX_CONSUMERS * (d_head + 2);
     return 4 * (n_partial + d_head) + 2 * 4 * d_head;
 }
 
@@ -236,6 +240,7 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
         schedule->slot_bytes = max(schedule->slot_bytes, round_up(tile_bytes, 128));
         schedule->bias_rows = max(schedule->bias_rows, phase->tile_rows);
     }
+    schedule->kv_positions = schedule->slot_bytes / (2 * 2 * schedule->shape.d_head);
     int32_t n_fitting = (shared_bytes - schedule->shared.ring) / schedule->slot_bytes;
     choose_ring(schedule, min(n_fitting, CF_SCHEDULE_MAX_SLOTS));
     if (schedule->n_slots < 2)
@@ -246,6 +251,21 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
         min(max(2, divide_near(WINDOW_BYTES, schedule->slot_bytes)), schedule->n_slots);
     schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
     return CF_STATUS_OK;
+}
+
+/*
+ * The KV cache's tiles come before the first phase that residual rows are made of: q is long made
+ * then where up streams before it, and what attention feeds is still to come.
+ */
+static void place_kv(cf_schedule *schedule)
+{
+    for (int32_t b = 0; b < schedule->n_blocks; b++) {
+        cf_share *share = &schedule->shares[b];
+        for (int32_t p = 0; schedule->phases[p].matrix != CF_MATRIX_DENSE &&
+                            schedule->phases[p].matrix != CF_MATRIX_DOWN;
+             p++)
+            share->kv_place += share->n_phase_tiles[p];
+    }
 }
 
 /* Whether a block has a tile of every matrix of a layer: see cf_share. */
@@ -282,6 +302,8 @@ cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
         status = check_shares(schedule, error);
     if (status == CF_STATUS_OK)
         status = lay_out(schedule, limits->shared_bytes, error);
+    if (status == CF_STATUS_OK)
+        place_kv(schedule);
     if (status != CF_STATUS_OK)
         cf_schedule_free(schedule);
     return status;

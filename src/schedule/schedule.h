@@ -27,6 +27,7 @@ enum {
     CF_SCHEDULE_MAX_PHASES = 3 + 2 * CF_SCHEDULE_MAX_CHUNKS,
     CF_SCHEDULE_MAX_SLOTS = 32,
     CF_SCHEDULE_MAX_SPLITS = 16,
+    CF_SCHEDULE_MAX_CONSUMERS = 10,
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
     CF_SCHEDULE_FIXED_BYTES = 1024, /* of shared memory, for barriers and counters */
@@ -87,6 +88,7 @@ typedef struct cf_share {
     int32_t n_head_tiles;
     int32_t n_units; /* tiles of residual rows that it owns */
     int32_t n_phase_tiles[CF_SCHEDULE_MAX_PHASES];
+    int32_t kv_place; /* layer tiles that come before the KV cache's */
 } cf_share;
 
 /* Offsets in bytes within a block's shared memory; each a multiple of 128. */
@@ -114,11 +116,12 @@ typedef struct cf_schedule {
     int32_t tile_rows;   /* rows of a tile: of qkv and up, */
     int32_t unit_rows;   /* of down and dense, */
     int32_t head_tile_rows;
-    int32_t n_chunks;   /* of the MLP's inner vector */
-    int32_t chunk;      /* its elements; the last chunk may have fewer */
-    int32_t n_parts;    /* partial sums of a residual row: dense and each down chunk */
-    int32_t max_splits; /* of a head's KV cache among blocks */
-    int32_t n_phases;   /* the LM head is the last */
+    int32_t n_chunks;     /* of the MLP's inner vector */
+    int32_t chunk;        /* its elements; the last chunk may have fewer */
+    int32_t n_parts;      /* partial sums of a residual row: dense and each down chunk */
+    int32_t max_splits;   /* of a head's KV cache among blocks */
+    int32_t kv_positions; /* of a head that a slot holds: their keys, then their values */
+    int32_t n_phases;     /* the LM head is the last */
     cf_phase phases[CF_SCHEDULE_MAX_PHASES];
     cf_shared_layout shared;
     int32_t max_units;

@@ -50,12 +50,6 @@ static __device__ __forceinline__ void warp_copy_end(uint64_t *, int)
 {
 }
 
-/* Asks one thread's GPU to bring memory, a multiple of 16 bytes, nearer: into its L2 cache. */
-static __device__ __forceinline__ void thread_prefetch(const void *memory, uint32_t n_bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(memory), "r"(n_bytes));
-}
-
 #else
 
 #define COPY_ARRIVALS 32
@@ -82,12 +76,6 @@ static __device__ __forceinline__ void warp_copy_end(uint64_t *barrier, int)
                  :
                  : "r"(shared_address(barrier))
                  : "memory");
-}
-
-static __device__ __forceinline__ void thread_prefetch(const void *memory, uint32_t n_bytes)
-{
-    for (uint32_t i = 0; i < n_bytes; i += 128)
-        asm volatile("prefetch.global.L2 [%0];" : : "l"((const char *)memory + i));
 }
 
 #endif

@@ -15,12 +15,6 @@ static __device__ __forceinline__ float warp_sum(float value)
     return value;
 }
 
-/* A value that is the same in all lanes, so that the compiler knows it. */
-static __device__ __forceinline__ int32_t warp_uniform(int32_t value)
-{
-    return __shfl_sync(WARP_ALL, value, 0);
-}
-
 /*
  * The same value, which the compiler takes for a new one: in a loop over layers it then works out
  * again what depends on it, rather than keep more than there are registers for.

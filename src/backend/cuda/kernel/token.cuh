@@ -2,9 +2,10 @@
  * The token kernel: one launch evaluates one token, from the embedding to the logits. One block
  * runs on each multiprocessor, and its warps have four roles that meet in shared memory only:
  *
- *     consumers   multiply tiles, publish q, k and v, the activated MLP, the residual, the logits
+ *     consumers   multiply tiles, attend to the KV cache's, publish q, k and v, the activated MLP,
+ *                 the residual, the logits
  *     producer    streams the tiles into the ring, never waiting for anything but room
- *     attention   rotary embedding, KV cache, flash decoding
+ *     attention   rotary embedding, new keys and values, merging what consumers found
  *     vectors     LayerNorms, and what other blocks have published, into shared memory
  */
 #ifndef CF_CUDA_KERNEL_TOKEN_CUH
@@ -15,9 +16,9 @@
 #include "backend/cuda/stage/stream.cuh"
 #include "backend/cuda/stage/vectors.cuh"
 
-/* Ten consumers at most, see the schedule: more threads would leave too few registers for each. */
 #define MAX_TOKEN_THREADS                                                                          \
-    (32 * (10 + 1 + CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS))
+    (32 *                                                                                          \
+     (CF_SCHEDULE_MAX_CONSUMERS + 1 + CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS))
 
 static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
 {
@@ -30,7 +31,11 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
         barrier_init(&block.ready[threadIdx.x], CF_SCHEDULE_N_VECTOR_WARPS);
     if (threadIdx.x < CF_SCHEDULE_MAX_PHASES)
         block.n_done[threadIdx.x] = 0;
-    block.n_published = 0;
+    if (threadIdx.x == 0) {
+        barrier_init(&block.query, N_ATTENTION_THREADS);
+        barrier_init(&block.attended, args.model.schedule.n_consumers);
+        block.n_published = 0;
+    }
 #if __CUDA_ARCH__ >= 900
     /* Lets the copy engine see the barriers. */
     asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
@@ -76,7 +81,7 @@ __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     init_block<format>(args);
     if (warp < n_consumers)
-        stage_consume<format>(args, warp, lane);
+        stage_consume<format, d_head>(args, warp, lane);
     else if (warp == n_consumers)
         stage_stream(args, lane);
     else if (warp <= n_consumers + CF_SCHEDULE_N_ATTENTION_WARPS)

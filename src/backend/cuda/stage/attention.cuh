@@ -1,7 +1,8 @@
 /*
- * The attention warps: rotary embedding, the KV cache, and flash decoding. A block takes a range of
- * positions of one head; with a long context several blocks share a head and the first of them
- * merges what they found.
+ * Flash decoding. A block takes a range of positions of one head; with a long context several
+ * blocks share a head. The attention warps bring q, k and v of the new position, rotate them and
+ * write the KV cache; the cache's positions come through the ring, a tile at a time, to the
+ * consumers; and the attention warps merge what these found, over warps and then over blocks.
  */
 #ifndef CF_CUDA_STAGE_ATTENTION_CUH
 #define CF_CUDA_STAGE_ATTENTION_CUH
@@ -23,23 +24,12 @@ template <int d_head> struct head_lanes {
     }
 };
 
-/* Rounds of positions that a warp has in flight: latency, not arithmetic, is what attention costs.
- */
-#define ROUNDS_IN_FLIGHT 3
-
-/* One block's part of one head in one layer. */
-struct head_task {
-    int32_t layer, head, split;
-    int32_t begin, end;      /* positions */
-    uint16_t *keys, *values; /* [n_context][d_head] */
-};
-
 /* The work space in shared memory, in the order of attention_bytes() of the schedule. */
 template <int d_head> struct attention_space {
-    float partials[CF_SCHEDULE_N_ATTENTION_WARPS][d_head + 2]; /* output, maximum, sum */
-    float query[d_head];                                       /* rotated, scaled */
-    uint16_t raw[3 * d_head];                                  /* q, k, v as they come */
-    uint16_t key[d_head];                                      /* rotated */
+    float parts[CF_SCHEDULE_MAX_CONSUMERS][d_head + 2]; /* output, maximum, sum */
+    float query[d_head];                                /* rotated, scaled */
+    uint16_t raw[3 * d_head];                           /* q, k, v as they come */
+    uint16_t key[d_head];                               /* rotated */
 };
 
 template <int d_head>
@@ -73,27 +63,31 @@ static __device__ __forceinline__ float rotated(const cf_token_args &args, const
 /* Brings q, k and v of the new position, rotates them, and writes the KV cache. */
 template <int d_head>
 static __device__ __forceinline__ void prepare(const cf_token_args &args, const head_task &task,
-                                               int thread)
+                                               int32_t layer, int thread)
 {
     attention_space<d_head> &shared = space<d_head>(args);
     const uint32_t *packets = args.session.qkv + task.head * 3 * d_head;
-    uint32_t epoch = layer_epoch(args, task.layer);
+    uint32_t epoch = layer_epoch(args, layer);
     const float scale = 1.44269504f * rsqrtf((float)d_head); /* weights are powers of two */
     for (int i = 4 * thread; i < 3 * d_head; i += 4 * N_ATTENTION_THREADS)
         *reinterpret_cast<uint2 *>(&shared.raw[i]) =
             activations_await(gpu_load4(packets + i), packets + i, epoch);
     attention_sync(); /* publishes `raw` */
-    bool owns_new = task.end == args.step.pos + 1;
+    int64_t row =
+        (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context +
+        args.step.pos;
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         uint16_t key = __half_as_ushort(__float2half_rn(rotated(args, shared.raw + d_head, i)));
         shared.query[i] = scale * rotated(args, shared.raw, i);
         shared.key[i] = key;
-        if (owns_new) {
-            task.keys[(int64_t)args.step.pos * d_head + i] = key;
-            task.values[(int64_t)args.step.pos * d_head + i] = shared.raw[2 * d_head + i];
+        if (task.has_new) {
+            args.session.keys[row * d_head + i] = key;
+            args.session.values[row * d_head + i] = shared.raw[2 * d_head + i];
         }
     }
-    attention_sync(); /* publishes `query` and `key` */
+    /* Publishes `query` to the consumers, and with `key` to the other attention warps. */
+    barrier_arrive(&block_shared().query);
+    attention_sync();
 }
 
 /* A softmax on the way: its largest exponent, sum and output so far. */
@@ -160,33 +154,6 @@ static __device__ __forceinline__ void add_position(softmax_state<d_head> &state
     }
 }
 
-/* One round of a warp: ROUNDS_IN_FLIGHT × n_positions positions from `first` on. */
-template <int d_head>
-static __device__ __forceinline__ void add_round(const cf_token_args &args, const head_task &task,
-                                                 softmax_state<d_head> &state,
-                                                 const lane_words<d_head> &query, int32_t first,
-                                                 int lane)
-{
-    using layout = head_lanes<d_head>;
-    attention_space<d_head> &shared = space<d_head>(args);
-    lane_words<d_head> keys[ROUNDS_IN_FLIGHT], values[ROUNDS_IN_FLIGHT];
-#pragma unroll
-    for (int k = 0; k < ROUNDS_IN_FLIGHT; k++) {
-        int32_t pos = min(first + k * layout::n_positions + lane / layout::lanes, task.end - 1);
-        /* The new position's are still here; the cache's copy may not have arrived. */
-        bool is_new = pos == args.step.pos;
-        keys[k].load(is_new ? shared.key : task.keys + (int64_t)pos * d_head, lane);
-        values[k].load(is_new ? shared.raw + 2 * d_head : task.values + (int64_t)pos * d_head,
-                       lane);
-    }
-#pragma unroll
-    for (int k = 0; k < ROUNDS_IN_FLIGHT; k++) {
-        bool is_there = first + k * layout::n_positions + lane / layout::lanes < task.end;
-        float exponent = score<d_head>(query, keys[k]);
-        add_position<d_head>(state, is_there ? exponent : -INFINITY, values[k]);
-    }
-}
-
 /* Merges the lanes that read different positions; all then hold the warp's state. */
 template <int d_head>
 static __device__ __forceinline__ void merge_lanes(softmax_state<d_head> &state)
@@ -205,35 +172,32 @@ static __device__ __forceinline__ void merge_lanes(softmax_state<d_head> &state)
     }
 }
 
-/* A warp's share of the positions, into the work space. */
+/* The softmax of a tile's positions: keys, then values, of which `n` are there. */
 template <int d_head>
-static __device__ __forceinline__ void attend_positions(const cf_token_args &args,
-                                                        const head_task &task, int thread)
+static __device__ __forceinline__ softmax_state<d_head> attend_tile(const cf_token_args &args,
+                                                                    const uint16_t *tile, int32_t n,
+                                                                    int lane)
 {
     using layout = head_lanes<d_head>;
-    int warp = thread / 32, lane = thread % 32;
-    constexpr int per_round = ROUNDS_IN_FLIGHT * layout::n_positions;
-    attention_space<d_head> &shared = space<d_head>(args);
+    const attention_space<d_head> &shared = space<d_head>(args);
+    const uint16_t *values = tile + args.model.schedule.kv_positions * d_head;
     softmax_state<d_head> state = {-1e30f, 0, {}};
-    lane_words<d_head> query;
+    lane_words<d_head> query, key, value;
 #pragma unroll
     for (int i = 0; i < layout::elements; i += 2) {
         const float *pair = shared.query + layout::element(lane, i);
         query.words[i / 2] = pack_f16(pair[0], pair[1]);
     }
-    for (int32_t first = task.begin + warp * per_round; first < task.end;
-         first += CF_SCHEDULE_N_ATTENTION_WARPS * per_round)
-        add_round<d_head>(args, task, state, query, first, lane);
-    merge_lanes<d_head>(state);
-    float *partial = shared.partials[warp];
-    if (lane < layout::lanes)
-#pragma unroll
-        for (int i = 0; i < layout::elements; i++)
-            partial[layout::element(lane, i)] = state.output[i];
-    if (lane == 0) {
-        partial[d_head] = state.maximum;
-        partial[d_head + 1] = state.sum;
+    for (int32_t first = 0; first < n; first += layout::n_positions) {
+        int32_t pos = min(first + lane / layout::lanes, n - 1);
+        key.load(tile + pos * d_head, lane);
+        value.load(values + pos * d_head, lane);
+        float exponent = score<d_head>(query, key);
+        bool is_there = first + lane / layout::lanes < n;
+        add_position<d_head>(state, is_there ? exponent : -INFINITY, value);
     }
+    merge_lanes<d_head>(state);
+    return state;
 }
 
 /* A part of a softmax: of one warp, one block or all so far. */
@@ -248,17 +212,60 @@ static __device__ __forceinline__ softmax_part merged(softmax_part a, softmax_pa
     return {maximum, a.sum * of_a + b.sum * of_b, a.output * of_a + b.output * of_b};
 }
 
-/* Element i of the block's part. */
+/* Leaves a tile's result in the warp's place; the layer's first takes it, others are merged in. */
 template <int d_head>
-static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &args, int i)
+static __device__ __forceinline__ void leave_part(const cf_token_args &args,
+                                                  const softmax_state<d_head> &state, bool is_first,
+                                                  int warp, int lane)
 {
-    attention_space<d_head> &shared = space<d_head>(args);
-    softmax_part all = {-1e30f, 0, 0};
+    using layout = head_lanes<d_head>;
+    float *part = space<d_head>(args).parts[warp];
+    softmax_part found = {state.maximum, state.sum, 0};
+    softmax_part before = {-1e30f, 0, 0};
+    if (!is_first)
+        before = {part[d_head], part[d_head + 1], 0};
+    __syncwarp(); /* all have read what lane 0 overwrites */
+    if (lane < layout::lanes)
 #pragma unroll
-    for (int w = 0; w < CF_SCHEDULE_N_ATTENTION_WARPS; w++) {
-        const float *partial = shared.partials[w];
-        all = merged(all, {partial[d_head], partial[d_head + 1], partial[i]});
+        for (int i = 0; i < layout::elements; i++) {
+            int element = layout::element(lane, i);
+            found.output = state.output[i];
+            before.output = is_first ? 0 : part[element];
+            part[element] = merged(before, found).output;
+        }
+    if (lane == 0) {
+        softmax_part all = merged(before, found);
+        part[d_head] = all.maximum;
+        part[d_head + 1] = all.sum;
     }
+    __syncwarp();
+}
+
+/* The exponent of the new position; the same in all threads. */
+template <int d_head>
+static __device__ __forceinline__ float new_exponent(const cf_token_args &args, int thread)
+{
+    const attention_space<d_head> &shared = space<d_head>(args);
+    float sum = 0;
+    for (int i = thread % 32; i < d_head; i += 32)
+        sum = fmaf(shared.query[i], from_f16(shared.key[i]), sum);
+    return warp_sum(sum);
+}
+
+/* Element i of the block's part: what the consumers found, and the new position. */
+template <int d_head>
+static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &args,
+                                                           const head_task &task, float exponent,
+                                                           int i)
+{
+    const attention_space<d_head> &shared = space<d_head>(args);
+    softmax_part all = {-1e30f, 0, 0};
+    for (int w = 0; w < args.model.schedule.n_consumers; w++) {
+        const float *part = shared.parts[w];
+        all = merged(all, {part[d_head], part[d_head + 1], part[i]});
+    }
+    if (task.has_new)
+        all = merged(all, {exponent, 1, from_f16(shared.raw[2 * d_head + i])});
     return all;
 }
 
@@ -274,10 +281,9 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
 /* Adds element i of all other splits, in their order; loads of several are under way at a time. */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
-                                                            const head_task &task, softmax_part all,
-                                                            int i)
+                                                            const head_task &task, uint32_t epoch,
+                                                            softmax_part all, int i)
 {
-    uint32_t epoch = layer_epoch(args, task.layer);
 #pragma unroll 3
     for (int32_t split = 1; split < args.step.n_splits; split++) {
         const uint64_t *packets = split_packets<d_head>(args, task, split);
@@ -292,12 +298,14 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 
 template <int d_head>
 static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
-                                                    const head_task &task, int thread)
+                                                    const head_task &task, int32_t layer,
+                                                    int thread)
 {
-    uint32_t epoch = layer_epoch(args, task.layer);
+    uint32_t epoch = layer_epoch(args, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
+    float exponent = new_exponent<d_head>(args, thread);
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
-        softmax_part all = merge_warps<d_head>(args, i);
+        softmax_part all = merge_warps<d_head>(args, task, exponent, i);
         if (task.split > 0) {
             partial_store(packets + i, all.output, epoch);
             if (i == 0) {
@@ -306,7 +314,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
             }
             continue;
         }
-        all = merge_splits<d_head>(args, task, all, i);
+        all = merge_splits<d_head>(args, task, epoch, all, i);
         activation_store(args.session.attention + task.head * d_head + i, all.output / all.sum,
                          epoch);
     }
@@ -315,54 +323,25 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
 }
 
 template <int d_head>
-static __device__ __forceinline__ head_task make_task(const cf_token_args &args, int32_t layer,
-                                                      int32_t item)
-{
-    head_task task;
-    int32_t n_pos = args.step.pos + 1, n_splits = args.step.n_splits;
-    int32_t per_split = (n_pos + n_splits - 1) / n_splits;
-    task.layer = layer;
-    task.head = item / n_splits;
-    task.split = item % n_splits;
-    task.begin = task.split * per_split;
-    task.end = min(n_pos, task.begin + per_split);
-    int64_t row =
-        (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context;
-    task.keys = args.session.keys + row * d_head;
-    task.values = args.session.values + row * d_head;
-    return task;
-}
-
-/* The cache's part can come before q is known. */
-template <int d_head> static __device__ __forceinline__ void prefetch_cache(const head_task &task)
-{
-    uint32_t n_bytes = 2 * d_head * max(task.end - task.begin, 0);
-    thread_prefetch(task.keys + (int64_t)task.begin * d_head, n_bytes);
-    thread_prefetch(task.values + (int64_t)task.begin * d_head, n_bytes);
-}
-
-template <int d_head>
 static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
-    const cf_phase &qkv = schedule.phases[0];
-    int32_t n_items = schedule.shape.n_heads * args.step.n_splits;
-    for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++)
-        for (int32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
-            head_task task = make_task<d_head>(args, layer, item);
-            if (thread == 0) {
-                prefetch_cache<d_head>(task);
-                gpu_wait_count(counter_of(args, 0), layer_epoch(args, layer) * qkv.n_blocks);
-                trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
-            }
-            attention_sync(); /* the work space is free, q, k and v are on their way */
-            prepare<d_head>(args, task, fresh(thread));
-            attend_positions<d_head>(args, task, fresh(thread));
-            attention_sync(); /* publishes the warps' parts */
-            deliver_head<d_head>(args, task, fresh(thread));
-            if (thread == 0)
-                trace(args, layer, CF_TRACE_ATTENTION_DONE);
+    uint32_t n_blocks = schedule.phases[0].n_blocks; /* that make q, k and v */
+    head_task task = block_task(args);
+    if (task.head < 0)
+        return;
+    for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++) {
+        if (thread == 0) {
+            gpu_wait_count(counter_of(args, 0), layer_epoch(args, layer) * n_blocks);
+            trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
         }
+        attention_sync(); /* the work space is free, q, k and v are on their way */
+        prepare<d_head>(args, task, layer, fresh(thread));
+        barrier_wait(&block_shared().attended, layer & 1);
+        deliver_head<d_head>(args, task, layer, fresh(thread));
+        if (thread == 0)
+            trace(args, layer, CF_TRACE_ATTENTION_DONE);
+    }
 }
 
 #endif

@@ -17,6 +17,8 @@ struct block_state {
     uint64_t full[CF_SCHEDULE_MAX_SLOTS];    /* a tile is there */
     uint64_t empty[CF_SCHEDULE_MAX_SLOTS];   /* a tile has been used */
     uint64_t ready[CF_N_VECTORS];            /* a layer's vector is there */
+    uint64_t query;                          /* a layer's rotated query is there */
+    uint64_t attended;                       /* consumers have gone through the layer's KV tiles */
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
     uint32_t n_published;                    /* units of the residual */
     cf_share share;
@@ -76,17 +78,52 @@ static __device__ __forceinline__ int32_t n_rounds(const cf_token_args &args)
     return args.model.schedule.shape.n_layers + (args.step.want_logits ? 1 : 0);
 }
 
-/* A block's tiles of a round lie at first … first + n - 1. */
-struct tile_range {
-    int32_t first, n;
+/* The block's part of one head, the same in all layers of a token. */
+struct head_task {
+    int32_t head, split; /* head -1: none */
+    int32_t begin, end;  /* positions in the cache, the new one not included */
+    bool has_new;        /* the new position belongs to this part */
 };
 
-static __device__ __forceinline__ tile_range round_tiles(const cf_token_args &args, int32_t round)
+static __device__ __forceinline__ head_task block_task(const cf_token_args &args)
 {
+    int32_t n_pos = args.step.pos + 1, n_splits = args.step.n_splits;
+    int32_t per_split = (n_pos + n_splits - 1) / n_splits;
+    int32_t head = blockIdx.x / n_splits, split = blockIdx.x % n_splits;
+    if (head >= args.model.schedule.shape.n_heads)
+        return {-1, 0, 0, 0, false};
+    int32_t begin = split * per_split, end = min(n_pos, begin + per_split);
+    return {head, split, begin, min(end, n_pos - 1), end == n_pos};
+}
+
+/* A block's stream in one round: tiles of the schedule, and amid them those of the KV cache. */
+struct round_stream {
+    int32_t first;    /* in the block's tiles */
+    int32_t n;        /* tiles of both kinds */
+    int32_t kv_begin; /* the KV cache's are kv_begin … kv_end - 1 */
+    int32_t kv_end;
+
+    __device__ __forceinline__ bool is_kv(int32_t t) const
+    {
+        return t >= kv_begin && t < kv_end;
+    }
+
+    /* The block's tile that the stream's t-th, not of the KV cache, is. */
+    __device__ __forceinline__ int32_t tile(int32_t t) const
+    {
+        return first + (t < kv_begin ? t : t - (kv_end - kv_begin));
+    }
+};
+
+static __device__ __forceinline__ round_stream open_round(const cf_token_args &args,
+                                                          const head_task &task, int32_t round)
+{
+    const cf_schedule &schedule = args.model.schedule;
     const cf_share &share = block_shared().share;
-    if (round < args.model.schedule.shape.n_layers)
-        return {0, share.n_layer_tiles};
-    return {share.n_layer_tiles, share.n_head_tiles};
+    if (round == schedule.shape.n_layers)
+        return {share.n_layer_tiles, share.n_head_tiles, 0, 0};
+    int32_t n_kv = (task.end - task.begin + schedule.kv_positions - 1) / schedule.kv_positions;
+    return {0, share.n_layer_tiles + n_kv, share.kv_place, share.kv_place + n_kv};
 }
 
 static __device__ __forceinline__ void trace(const cf_token_args &args, int32_t layer,

@@ -3,6 +3,7 @@
 #define CF_CUDA_STAGE_CONSUME_CUH
 
 #include "backend/cuda/stage/activation.cuh"
+#include "backend/cuda/stage/attention.cuh"
 #include "backend/cuda/stage/block.cuh"
 #include "backend/cuda/stage/product.cuh"
 
@@ -131,22 +132,20 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args,
     }
 }
 
-/* Multiplies the tile in the ring's next slot; `bias` is its row's, one a lane. */
-template <class format>
-static __device__ __forceinline__ float consume_tile(const cf_token_args &args,
-                                                     const consume_phase &phase,
-                                                     const cf_tile &tile, float bias,
-                                                     ring_place place, int lane)
+static __device__ __forceinline__ const char *await_slot(const cf_token_args &args,
+                                                         ring_place place)
 {
     const cf_schedule &schedule = args.model.schedule;
-    block_state &block = block_shared();
-    const char *slot = block_at<char>(schedule.shared.ring) + place.slot * schedule.slot_bytes;
-    barrier_wait(&block.full[place.slot], place.parity);
-    float sum = tile_product<format>(slot, phase.vector, tile.n_rows, phase.n_columns, lane);
+    barrier_wait(&block_shared().full[place.slot], place.parity);
+    return block_at<char>(schedule.shared.ring) + place.slot * schedule.slot_bytes;
+}
+
+/* Protects the slot's next tile: all lanes have read this one. */
+static __device__ __forceinline__ void leave_slot(ring_place place, int lane)
+{
     __syncwarp();
     if (lane == 0)
-        barrier_arrive(&block.empty[place.slot]);
-    return sum + bias;
+        barrier_arrive(&block_shared().empty[place.slot]);
 }
 
 /* The biases of a round's tiles; of a tile, each lane's row. */
@@ -154,56 +153,111 @@ struct bias_stream {
     const float *first;
     int32_t n_rows;
 
-    __device__ __forceinline__ float load(int32_t tile, int32_t n_tiles, int lane) const
+    __device__ __forceinline__ float load(const round_stream &stream, int32_t t, int lane) const
     {
-        return lane < n_rows && tile < n_tiles ? __ldg(first + tile * n_rows + lane) : 0;
+        if (lane >= n_rows || t >= stream.n || stream.is_kv(t))
+            return 0;
+        return __ldg(first + stream.tile(t) * n_rows + lane);
     }
 };
 
-static __device__ __forceinline__ bias_stream round_biases(const cf_token_args &args, int32_t round,
-                                                           int32_t first_tile)
+static __device__ __forceinline__ bias_stream round_biases(const cf_token_args &args, int32_t round)
 {
     const cf_schedule &schedule = args.model.schedule;
     int64_t layer = round < schedule.shape.n_layers ? round : 0;
-    int64_t place = (layer * schedule.n_blocks + blockIdx.x) * schedule.max_tiles + first_tile;
+    int64_t place = (layer * schedule.n_blocks + blockIdx.x) * schedule.max_tiles;
     return {args.model.biases + place * schedule.bias_rows, schedule.bias_rows};
 }
 
-/* A warp's tiles of one round, from tile t on; returns the next round's first. */
-template <class format>
-static __device__ __forceinline__ int32_t consume_round(const cf_token_args &args, int32_t round,
-                                                        int32_t t, ring_place &place, int lane)
+/* Where a consumer warp is in the stream. */
+struct consume_place {
+    int warp, lane;
+    int32_t t; /* the tile of the round that is its next */
+    ring_place ring;
+};
+
+/* One tile of the KV cache. */
+template <int d_head>
+static __device__ __forceinline__ void consume_kv(const cf_token_args &args, const head_task &task,
+                                                  int32_t layer, int32_t index,
+                                                  const consume_place &place)
 {
-    const cf_schedule &schedule = args.model.schedule;
-    tile_range range = round_tiles(args, round);
-    const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles) + range.first;
-    bias_stream biases = round_biases(args, round, range.first);
-    bool is_head = round == schedule.shape.n_layers;
-    consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
-    float bias = biases.load(t, range.n, lane);
-    for (; t < range.n; t += schedule.n_consumers) {
-        cf_tile tile = tiles[t];
-        if (tile.phase != phase.index)
-            enter_phase(args, phase, tile.phase, round);
-        /* Fetched a tile ahead: it comes from far. */
-        float next_bias = biases.load(t + schedule.n_consumers, range.n, lane);
-        float sum = consume_tile<format>(args, phase, tile, bias, place, lane);
-        deliver(args, phase, tile, round, sum, lane);
-        ring_advance(place, schedule.n_consumers, schedule.n_slots);
-        bias = next_bias;
-    }
-    if (!is_head)
-        await_inputs(args, phase.index + 1, schedule.n_phases - 2, round);
-    return t - range.n;
+    int32_t n_positions = args.model.schedule.kv_positions;
+    barrier_wait(&block_shared().query, layer & 1);
+    const char *slot = await_slot(args, place.ring);
+    softmax_state<d_head> state = attend_tile<d_head>(
+        args, reinterpret_cast<const uint16_t *>(slot),
+        min(n_positions, task.end - task.begin - index * n_positions), place.lane);
+    leave_slot(place.ring, place.lane);
+    leave_part<d_head>(args, state, index < args.model.schedule.n_consumers, place.warp,
+                       place.lane);
 }
 
-template <class format>
+/* This warp has no more of the layer's KV tiles, of which it had `n_had`. */
+template <int d_head>
+static __device__ __forceinline__ void finish_kv(const cf_token_args &args, bool had_tiles,
+                                                 const consume_place &place)
+{
+    if (!had_tiles)
+        leave_part<d_head>(args, softmax_state<d_head>{-1e30f}, true, place.warp, place.lane);
+    __syncwarp();
+    if (place.lane == 0)
+        barrier_arrive(&block_shared().attended);
+}
+
+/* A warp's tiles of one round. */
+template <class format, int d_head>
+static __device__ __forceinline__ void consume_round(const cf_token_args &args,
+                                                     const head_task &task, int32_t round,
+                                                     consume_place &place)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    round_stream stream = open_round(args, task, round);
+    const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
+    bias_stream biases = round_biases(args, round);
+    bool is_head = round == schedule.shape.n_layers, had_kv = false, finished_kv = is_head;
+    consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
+    float bias = biases.load(stream, place.t, place.lane);
+    /* Also protects what attention of the layer before has read of this warp's part. */
+    if (!is_head)
+        enter_phase(args, phase, 0, round);
+    for (; place.t < stream.n; place.t += schedule.n_consumers) {
+        /* Fetched a tile ahead: it comes from far. */
+        float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
+        if (!finished_kv && place.t >= stream.kv_end) {
+            finish_kv<d_head>(args, had_kv, place);
+            finished_kv = true;
+        }
+        if (stream.is_kv(place.t)) {
+            consume_kv<d_head>(args, task, round, place.t - stream.kv_begin, place);
+            had_kv = true;
+        } else {
+            cf_tile tile = tiles[stream.tile(place.t)];
+            if (tile.phase != phase.index)
+                enter_phase(args, phase, tile.phase, round);
+            const char *slot = await_slot(args, place.ring);
+            float sum =
+                tile_product<format>(slot, phase.vector, tile.n_rows, phase.n_columns, place.lane);
+            leave_slot(place.ring, place.lane);
+            deliver(args, phase, tile, round, sum + bias, place.lane);
+        }
+        ring_advance(place.ring, schedule.n_consumers, schedule.n_slots);
+        bias = next_bias;
+    }
+    place.t -= stream.n;
+    if (!finished_kv)
+        finish_kv<d_head>(args, had_kv, place);
+    if (!is_head)
+        await_inputs(args, phase.index + 1, schedule.n_phases - 2, round);
+}
+
+template <class format, int d_head>
 static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
 {
-    ring_place place = {warp, 0};
-    int32_t t = warp;
+    consume_place place = {warp, lane, warp, {warp, 0}};
+    head_task task = block_task(args);
     for (int32_t round = 0; round < n_rounds(args); round++) {
-        t = consume_round<format>(args, round, t, place, lane);
+        consume_round<format, d_head>(args, task, round, place);
         if (warp == 0 && lane == 0)
             trace(args, round, CF_TRACE_TILES_DONE);
     }

@@ -48,51 +48,111 @@ static __device__ __forceinline__ void stream_tile(const stream_phase &phase, co
 struct stream_place {
     ring_place next, oldest;
     int32_t n_in_flight;
+    int32_t n_slots, n_window; /* of the schedule */
 };
 
-static __device__ __forceinline__ void await_room(const cf_schedule &schedule, stream_place &place)
+static __device__ __forceinline__ void await_room(stream_place &place)
 {
     block_state &block = block_shared();
     /* Protects the tile that lay here: its warp has read it. */
     barrier_wait(&block.empty[place.next.slot], place.next.parity ^ 1);
-    if (place.n_in_flight < schedule.n_window) {
+    if (place.n_in_flight < place.n_window) {
         place.n_in_flight++;
         return;
     }
     barrier_wait(&block.full[place.oldest.slot], place.oldest.parity);
-    ring_advance(place.oldest, 1, schedule.n_slots);
+    ring_advance(place.oldest, 1, place.n_slots);
+}
+
+/* Keys, then values, of up to kv_positions positions of the block's head. */
+static __device__ __forceinline__ void stream_kv(const cf_token_args &args, const head_task &task,
+                                                 int32_t layer, int32_t index, char *slot,
+                                                 uint64_t *full, int lane)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t d_head = schedule.shape.d_head, first = task.begin + index * schedule.kv_positions;
+    uint32_t n_bytes = 2 * d_head * min(schedule.kv_positions, task.end - first);
+    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
+    int64_t place = (row + first) * d_head;
+    warp_copy_begin(full, 2 * n_bytes, lane);
+    warp_copy(slot, args.session.keys + place, n_bytes, full, lane);
+    warp_copy(slot + 2 * d_head * schedule.kv_positions, args.session.values + place, n_bytes, full,
+              lane);
+    warp_copy_end(full, lane);
 }
 
 /*
- * A tile has some 500 cycles: everything is worked out before the waits, and the compiler is told
- * that all lanes agree, or it would issue each copy in a loop over them.
+ * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. A tile has some 500 cycles:
+ * all is worked out, and the next tile looked up, before the waits.
  */
-static __device__ __forceinline__ void stream_round(const cf_token_args &args, int32_t round,
-                                                    stream_place &place, int lane)
+static __device__ __forceinline__ void stream_tiles(const cf_token_args &args, const cf_tile *tiles,
+                                                    int32_t n, int32_t round, stream_place &place,
+                                                    int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
-    tile_range range = round_tiles(args, round);
-    const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles) + range.first;
     char *ring = block_at<char>(schedule.shared.ring);
     stream_phase phase = {-1, 0, 0, NULL};
-    for (int32_t t = 0; t < range.n; t++) {
-        int32_t row = warp_uniform(tiles[t].row), n_rows = warp_uniform(tiles[t].n_rows);
-        int32_t index = warp_uniform(tiles[t].phase);
-        if (index != phase.index)
-            phase = open_phase(args, index, round);
-        const char *source = phase.matrix + (int64_t)row * phase.row_stride;
-        await_room(schedule, place);
-        stream_tile(phase, source, n_rows, ring + place.next.slot * schedule.slot_bytes,
-                    &block_shared().full[place.next.slot], lane);
-        ring_advance(place.next, 1, schedule.n_slots);
+    cf_tile next = tiles[0];
+#pragma unroll 1
+    for (int32_t t = 0; t < n; t++) {
+        cf_tile tile = next;
+        if (tile.phase != phase.index)
+            phase = open_phase(args, tile.phase, round);
+        const char *source = phase.matrix + (int64_t)tile.row * phase.row_stride;
+        char *slot = ring + place.next.slot * schedule.slot_bytes;
+        uint64_t *full = &block_shared().full[place.next.slot];
+        next = tiles[min(t + 1, n - 1)];
+        await_room(place);
+        stream_tile(phase, source, tile.n_rows, slot, full, lane);
+        ring_advance(place.next, 1, place.n_slots);
+    }
+}
+
+/* Streams the block's part of the KV cache: keys, then values, of kv_positions positions a slot. */
+static __device__ __forceinline__ void stream_kv(const cf_token_args &args, const head_task &task,
+                                                 int32_t layer, stream_place &place, int lane)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t d_head = schedule.shape.d_head, n_positions = schedule.kv_positions;
+    char *ring = block_at<char>(schedule.shared.ring);
+    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
+#pragma unroll 1
+    for (int32_t pos = task.begin; pos < task.end; pos += n_positions) {
+        char *slot = ring + place.next.slot * schedule.slot_bytes;
+        uint64_t *full = &block_shared().full[place.next.slot];
+        uint32_t n_bytes = 2 * d_head * min(n_positions, task.end - pos);
+        await_room(place);
+        warp_copy_begin(full, 2 * n_bytes, lane);
+        warp_copy(slot, args.session.keys + (row + pos) * d_head, n_bytes, full, lane);
+        warp_copy(slot + 2 * d_head * n_positions, args.session.values + (row + pos) * d_head,
+                  n_bytes, full, lane);
+        warp_copy_end(full, lane);
+        ring_advance(place.next, 1, place.n_slots);
     }
 }
 
 static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int lane)
 {
+    const cf_tile *tiles = block_at<const cf_tile>(args.model.schedule.shared.tiles);
+    const cf_share &share = block_shared().share;
     stream_place place = {};
-    for (int32_t round = 0; round < n_rounds(args); round++)
-        stream_round(args, round, place, lane);
+    place.n_slots = fresh(args.model.schedule.n_slots);
+    place.n_window = fresh(args.model.schedule.n_window);
+    head_task task = block_task(args);
+    int32_t n_layers = args.model.schedule.shape.n_layers;
+    /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
+    for (int32_t part = 0; part < 2 * n_layers + (args.step.want_logits ? 1 : 0); part++) {
+        int32_t layer = part / 2;
+        bool is_head = layer == n_layers, is_second = part % 2 == 1;
+        int32_t first = is_head ? share.n_layer_tiles : is_second ? share.kv_place : 0;
+        int32_t end = is_head     ? first + share.n_head_tiles
+                      : is_second ? share.n_layer_tiles
+                                  : share.kv_place;
+        if (is_second)
+            stream_kv(args, task, layer, place, lane);
+        if (first < end)
+            stream_tiles(args, tiles + first, end - first, layer, place, lane);
+    }
 }
 
 #endif
