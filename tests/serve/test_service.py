@@ -201,7 +201,7 @@ def test_a_signal_ends_it_when_what_runs_is_done(number):
                for _ in range(4)]
     for thread in threads:
         thread.start()
-    while server.metric("requests_waiting") < 3:
+    while server.metric("choices_running") < 1 or server.metric("requests_waiting") < 3:
         time.sleep(0.005)
     assert server.stop(number) == 0
     for thread in threads:
