@@ -215,7 +215,8 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     round_stream stream = open_round(args, task, round);
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
     bias_stream biases = round_biases(args, round);
-    bool is_head = round == schedule.shape.n_layers, had_kv = false, finished_kv = is_head;
+    bool is_head = round == schedule.shape.n_layers, had_kv = false;
+    bool finished_kv = is_head || task.head < 0;
     consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
     float bias = biases.load(stream, place.t, place.lane);
     /* Also protects what attention of the layer before has read of this warp's part. */
