@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import clusterfusion
 import pytest
 from clusterfusion import _native
+
+# A shell that starts this in the background leaves SIGINT ignored; the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("CF_TEST_DATA", ROOT / ".." / "shared" / "data"))
