@@ -5,9 +5,10 @@
 #include <signal.h>
 
 /*
- * oneDNN's generated code does not keep to the stack pointer's rules: a signal handler that runs in
- * the midst of it overwrites memory (seen as a damaged heap after Ctrl-C in a prompt, 2.6.3). So
- * signals wait until the product is done; with a fraction of a millisecond each, nobody notices.
+ * A signal handler that ran in the midst of oneDNN 2.6.3's product left the heap damaged: seen
+ * after Ctrl-C in a prompt, in most runs with one thread, in none with the signals held back. (The
+ * likely cause is that generated code uses the stack pointer for something else; that was not
+ * looked up.) So signals wait until the product is done: a fraction of a millisecond.
  */
 bool cf_blas_multiply(size_t m, size_t n, size_t k, cf_matrix a, cf_matrix b, bool transposed,
                       bool add, float *c, size_t c_stride)
