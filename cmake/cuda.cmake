@@ -28,5 +28,8 @@ message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_AR
 
 file(GLOB cf_cuda_sources CONFIGURE_DEPENDS src/backend/cuda/host/*.c src/backend/cuda/kernel/*.cu)
 target_compile_definitions(cf_options INTERFACE CF_HAVE_CUDA)
+if(CF_CUDA_WATCHDOG)
+  target_compile_definitions(cf_options INTERFACE CF_CUDA_WATCHDOG)
+endif()
 target_link_libraries(cf_dependencies INTERFACE CUDA::cudart_static)
 set(cf_private_libs " -lcudart_static -lstdc++ -lrt -ldl")

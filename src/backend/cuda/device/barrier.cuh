@@ -5,7 +5,7 @@
 #ifndef CF_CUDA_DEVICE_BARRIER_CUH
 #define CF_CUDA_DEVICE_BARRIER_CUH
 
-#include <stdint.h>
+#include "backend/cuda/device/watchdog.cuh"
 
 static __device__ __forceinline__ uint32_t shared_address(const void *shared)
 {
@@ -51,8 +51,9 @@ static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t 
  */
 static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
 {
+    uint64_t begin = watchdog_begin();
     while (!barrier_test(barrier, parity))
-        continue;
+        watchdog_check(begin);
 }
 
 /* The named barriers; 0 is __syncthreads(). */

@@ -5,7 +5,7 @@
 #ifndef CF_CUDA_DEVICE_MEMORY_CUH
 #define CF_CUDA_DEVICE_MEMORY_CUH
 
-#include <stdint.h>
+#include "backend/cuda/device/watchdog.cuh"
 
 static __device__ __forceinline__ uint4 gpu_load4(const uint32_t *words)
 {
@@ -52,8 +52,11 @@ static __device__ __forceinline__ void gpu_count(uint32_t *counter)
 /* Returns when the counter, which only grows and may wrap around, has reached `target`. */
 static __device__ __forceinline__ void gpu_wait_count(const uint32_t *counter, uint32_t target)
 {
-    while ((int32_t)(gpu_load(counter) - target) < 0)
+    uint64_t begin = watchdog_begin();
+    while ((int32_t)(gpu_load(counter) - target) < 0) {
         __nanosleep(POLL_PAUSE_NS);
+        watchdog_check(begin);
+    }
 }
 
 #endif

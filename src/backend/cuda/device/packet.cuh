@@ -35,8 +35,10 @@ static __device__ __forceinline__ bool activations_are_of(uint4 v, uint32_t epoc
 static __device__ __forceinline__ uint2 activations_await(uint4 v, const uint32_t *packets,
                                                           uint32_t epoch)
 {
+    uint64_t begin = watchdog_begin();
     while (!activations_are_of(v, epoch)) {
         __nanosleep(LATE_PAUSE_NS);
+        watchdog_check(begin);
         v = gpu_load4(packets);
     }
     return make_uint2(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410));
@@ -56,8 +58,10 @@ static __device__ __forceinline__ bool residuals_are_of(uint4 v, uint32_t epoch)
 static __device__ __forceinline__ float4 residuals_await(uint4 v, const uint32_t *packets,
                                                          uint32_t epoch)
 {
+    uint64_t begin = watchdog_begin();
     while (!residuals_are_of(v, epoch)) {
         __nanosleep(LATE_PAUSE_NS);
+        watchdog_check(begin);
         v = gpu_load4(packets);
     }
     return make_float4(__uint_as_float(v.x & ~3u), __uint_as_float(v.y & ~3u),
@@ -72,8 +76,10 @@ static __device__ __forceinline__ void partial_store(uint64_t *packet, float val
 static __device__ __forceinline__ float partial_await(uint64_t v, const uint64_t *packet,
                                                       uint32_t epoch)
 {
+    uint64_t begin = watchdog_begin();
     while ((uint32_t)(v >> 32) != epoch) {
         __nanosleep(LATE_PAUSE_NS);
+        watchdog_check(begin);
         v = gpu_load(packet);
     }
     return __uint_as_float((uint32_t)v);

@@ -131,9 +131,7 @@ static __device__ __forceinline__ void trace(const cf_token_args &args, int32_t 
 {
     if (args.step.trace == NULL)
         return;
-    uint64_t now;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-    args.step.trace[(layer * gridDim.x + blockIdx.x) * CF_N_TRACE_EVENTS + event] = now;
+    args.step.trace[(layer * gridDim.x + blockIdx.x) * CF_N_TRACE_EVENTS + event] = clock_ns();
 }
 
 #endif
