@@ -625,6 +625,29 @@ typedef struct cf_ceilings {
 CF_API cf_status cf_model_measure(const cf_model *model, int32_t n_threads, size_t n_tokens,
                                   cf_ceilings *ceilings, cf_error *error);
 
+/* What one group of threads of a GPU did for a while. Names are static texts. */
+typedef struct cf_span {
+    const char *stage; /* "LayerNorm", "attention", …; waiting is a stage too */
+    const char *role;  /* of the group: what it is there for */
+    int32_t block;     /* one a multiprocessor, from 0 */
+    int32_t layer;     /* from 0; n_layers: the LM head */
+    double begin_us;   /* since the launch's first span began */
+    double end_us;     /* at least begin_us */
+} cf_span;
+
+/* Called for each span: block by block, then stage by stage, then layer by layer. */
+typedef void (*cf_span_fn)(void *user, const cf_span *span);
+
+/*
+ * Evaluates `token` at the session's position with the kernel's clock running and reports where the
+ * time went; the session's position then is what it was before. The clock is read a few times a
+ * layer and block, and costs some percent. Errors: UNSUPPORTED (a backend without such a clock: the
+ * CPU), CONTEXT_FULL, INVALID_ARGUMENT, OUT_OF_MEMORY; DEVICE: the session is dead. Allocates; two
+ * tokens' time.
+ */
+CF_API cf_status cf_session_trace(cf_session *session, cf_token token, cf_span_fn span, void *user,
+                                  cf_error *error);
+
 #ifdef __cplusplus
 }
 #endif

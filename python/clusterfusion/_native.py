@@ -288,7 +288,19 @@ class cf_ceilings(Structure):
     ]
 
 
+class cf_span(Structure):
+    _fields_: ClassVar = [
+        ("stage", c_char_p),
+        ("role", c_char_p),
+        ("block", c_int32),
+        ("layer", c_int32),
+        ("begin_us", c_double),
+        ("end_us", c_double),
+    ]
+
+
 cf_event_fn = CFUNCTYPE(c_bool, c_void_p, POINTER(cf_event))
+cf_span_fn = CFUNCTYPE(None, c_void_p, POINTER(cf_span))
 
 # ------------------------------------------------------------------------------------------------
 # Functions
@@ -439,6 +451,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cf_scoring_next": (cf_enum, _scoring, _count, _error),
     "cf_scoring_free": (None, _scoring),
     "cf_model_measure": (cf_enum, _model, c_int32, c_size_t, POINTER(cf_ceilings), _error),
+    "cf_session_trace": (cf_enum, _session, c_int32, cf_span_fn, c_void_p, _error),
 }
 
 # ------------------------------------------------------------------------------------------------

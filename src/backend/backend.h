@@ -67,6 +67,10 @@ typedef struct cf_backend_interface {
     /* cf_model_measure() of the header. */
     cf_status (*measure)(const cf_backend_model *model, int32_t n_threads, size_t n_tokens,
                          cf_ceilings *ceilings, cf_error *error);
+
+    /* cf_session_trace() of the header, for the position `pos`; NULL: there is no clock. */
+    cf_status (*trace)(cf_backend_session *session, cf_token token, size_t pos, cf_span_fn span,
+                       void *user, cf_error *error);
 } cf_backend_interface;
 
 extern const cf_backend_interface cf_cpu_backend;

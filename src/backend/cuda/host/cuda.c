@@ -18,4 +18,5 @@ const cf_backend_interface cf_cuda_backend = {
     .session_free = cf_cuda_session_free,
     .step = cf_cuda_step,
     .measure = cf_cuda_measure,
+    .trace = cf_cuda_trace,
 };

@@ -12,6 +12,7 @@ struct cf_backend_model {
     cf_schedule schedule;
     cf_dtype weights;     /* of all matrices: F16 or BF16 */
     const void *kernel;   /* of this head width and these weights */
+    bool has_bulk_copies; /* the kernel's code: else cp.async */
     cf_cuda_arena arena;  /* what is not used in place */
     cf_token_model token; /* addresses in it */
     double *frequencies;  /* [d_rotary / 2] */
@@ -47,5 +48,8 @@ cf_status cf_cuda_step(cf_backend_session *session, const cf_step *step, cf_erro
 
 cf_status cf_cuda_measure(const cf_backend_model *model, int32_t n_threads, size_t n_tokens,
                           cf_ceilings *ceilings, cf_error *error);
+
+cf_status cf_cuda_trace(cf_backend_session *session, cf_token token, size_t pos, cf_span_fn span,
+                        void *user, cf_error *error);
 
 #endif

@@ -227,7 +227,11 @@ static const void *kernel_of(int32_t d_head, cf_dtype weights)
 
 static cf_status prepare_kernel(cf_backend_model *model, cf_error *error)
 {
+    struct cudaFuncAttributes attributes;
     model->kernel = kernel_of(model->neox->shape.d_head, model->weights);
+    CF_CUDA_TRY(cudaFuncGetAttributes(&attributes, model->kernel), "the token kernel", error);
+    /* What was compiled for an older GPU runs as that code does: see device/copy.cuh. */
+    model->has_bulk_copies = attributes.ptxVersion >= 90;
     CF_CUDA_TRY(cudaFuncSetAttribute(model->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      model->schedule.shared.total),
                 "the token kernel's shared memory", error);
@@ -249,11 +253,17 @@ static cf_status make_frequencies(cf_backend_model *model, cf_error *error)
 static void describe(cf_backend_model *model)
 {
     const cf_schedule *schedule = &model->schedule;
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
     snprintf(model->text, sizeof model->text,
-             "%s, sm_%d, %d blocks, %s, %d slots of %d bytes, %d consumer warps",
+             "%s, sm_%d, %d blocks, %s, ring of %d KB (%d slots of %d bytes), %d consumer warps, "
+             "%.1f %% of %.1f GB in use",
              model->device.name, model->device.capability, schedule->n_blocks,
-             model->device.capability >= 90 ? "bulk copies" : "cp.async", schedule->n_slots,
-             schedule->slot_bytes, schedule->n_consumers);
+             model->has_bulk_copies ? "bulk copies" : "cp.async",
+             schedule->n_slots * schedule->slot_bytes / 1024, schedule->n_slots,
+             schedule->slot_bytes, schedule->n_consumers,
+             total_bytes == 0 ? 0 : 100 - 100 * (double)free_bytes / (double)total_bytes,
+             (double)total_bytes * 1e-9);
 }
 
 static cf_status build(cf_backend_model *model, const cf_model_options *options, cf_error *error)
