@@ -2,8 +2,8 @@
  * The CUDA backend against the CPU backend, on the same random weights. Skipped by name where there
  * is no GPU.
  */
-#include "backend/backend.h"
 #include "support/random_model.h"
+#include "support/runner.h"
 #include "support/support.h"
 
 #include <stdlib.h>
@@ -18,88 +18,32 @@
  */
 #define TOLERANCE 2e-3
 
-/* Skips the running test where no GPU is. */
-static void skip_without_gpu(void)
-{
-    cf_error error;
-    if (cf_cuda_backend.check(&error) == CF_STATUS_OK)
-        return;
-    print_message("%s\n", error.message);
-    skip();
-}
-
-/* One backend with a model and a session on it. */
-typedef struct runner {
-    const cf_backend_interface *backend;
-    cf_backend_model *model;
-    cf_backend_session *session;
-    size_t pos;
-} runner;
-
-static void start(runner *side, const cf_backend_interface *backend, const cf_neox *neox,
-                  size_t n_context, cf_dtype kv_dtype)
-{
-    cf_model_options model_options = {.size = sizeof model_options};
-    cf_backend_options options = {.n_context = n_context, .kv_dtype = kv_dtype};
-    const char *text;
-    cf_error error;
-    *side = (runner){.backend = backend};
-    assert_ok(backend->model_create(neox, &model_options, &side->model, &text, &error), error);
-    backend->session_defaults(side->model, &options);
-    assert_ok(backend->session_create(side->model, &options, &side->session, &error), error);
-}
-
-static void stop(runner *side)
-{
-    side->backend->session_free(side->session);
-    side->backend->model_free(side->model);
-}
-
-/* Evaluates up to position `end`, in chunks; the logits are those of the last token. */
-static void advance(runner *side, const cf_token *ids, size_t end, float *logits)
-{
-    cf_error error;
-    while (side->pos < end) {
-        size_t n = end - side->pos < 256 ? end - side->pos : 256;
-        cf_step step = {.ids = ids + side->pos, .n = n, .pos = side->pos};
-        if (side->pos + n == end) {
-            step.logits = logits;
-            step.n_logits = 1;
-        }
-        assert_ok(side->backend->step(side->session, &step, &error), error);
-        side->pos += n;
-    }
-}
-
-static void make_ids(cf_token *ids, size_t n, int32_t n_vocab)
-{
-    for (size_t i = 0; i < n; i++)
-        ids[i] = (cf_token)((i * 7919 + 13) % (size_t)n_vocab);
-}
+/* Tokens of a step of a prompt. */
+enum { N_STEP = 256 };
 
 /* Compares logits after each of the given numbers of tokens, in ascending order. */
 static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, size_t n_ends)
 {
     test_model model;
-    runner cpu, gpu;
+    test_runner cpu, gpu;
     size_t n_context = ends[n_ends - 1], n_vocab = (size_t)shape->n_vocab;
     cf_token *ids = malloc(n_context * sizeof *ids);
     float *expected = malloc(n_vocab * sizeof *expected), *found = malloc(n_vocab * sizeof *found);
     test_model_create(&model, shape, dtype, 3);
-    make_ids(ids, n_context, shape->n_vocab);
-    start(&cpu, &cf_cpu_backend, &model.neox, n_context, CF_DTYPE_F32);
-    start(&gpu, &cf_cuda_backend, &model.neox, n_context, CF_DTYPE_F16);
+    test_make_ids(ids, n_context, shape->n_vocab);
+    test_runner_start(&cpu, &cf_cpu_backend, &model.neox, n_context, CF_DTYPE_F32);
+    test_runner_start(&gpu, &cf_cuda_backend, &model.neox, n_context, CF_DTYPE_F16);
     for (size_t i = 0; i < n_ends; i++) {
         memset(found, 0xFF, n_vocab * sizeof *found); /* NaN: every logit must be written */
-        advance(&cpu, ids, ends[i], expected);
-        advance(&gpu, ids, ends[i], found);
+        test_runner_advance(&cpu, ids, ends[i], N_STEP, expected);
+        test_runner_advance(&gpu, ids, ends[i], N_STEP, found);
         double error = test_relative_error(found, expected, n_vocab);
         print_message("    d_head %d, d_model %d, %s, %zu tokens: relative error %.2e\n",
                       shape->d_head, shape->d_model, cf_dtype_name(dtype), ends[i], error);
         assert_true(error < TOLERANCE);
     }
-    stop(&cpu);
-    stop(&gpu);
+    test_runner_stop(&cpu);
+    test_runner_stop(&gpu);
     test_model_free(&model);
     free(ids), free(expected), free(found);
 }
@@ -108,27 +52,13 @@ static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, s
 static const size_t short_ends[] = {1, 2, 3, 31, 33, 63, 64, 65, 66, 128, 129, 200};
 #define N_SHORT (sizeof short_ends / sizeof *short_ends)
 
-static cf_shape small_shape(int32_t d_head, int32_t n_heads)
-{
-    return (cf_shape){.n_layers = 3,
-                      .d_model = d_head * n_heads,
-                      .n_heads = n_heads,
-                      .d_head = d_head,
-                      .d_rotary = d_head / 4 / 2 * 2,
-                      .d_ffn = 4 * d_head * n_heads,
-                      .n_vocab = 1009,
-                      .n_context = 256,
-                      .parallel_residual = true,
-                      .attention_bias = true};
-}
-
 static void every_head_width_gives_the_logits_of_the_cpu(void **state)
 {
     static const int32_t widths[][2] = {{32, 4}, {64, 8}, {80, 4}, {96, 4}, {128, 3}, {256, 3}};
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-        cf_shape shape = small_shape(widths[i][0], widths[i][1]);
+        cf_shape shape = test_small_shape(widths[i][0], widths[i][1]);
         compare(&shape, CF_DTYPE_F16, short_ends, N_SHORT);
     }
 }
@@ -136,16 +66,16 @@ static void every_head_width_gives_the_logits_of_the_cpu(void **state)
 static void bfloat16_weights_give_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
-    cf_shape shape = small_shape(64, 8);
+    test_skip_without(&cf_cuda_backend);
+    cf_shape shape = test_small_shape(64, 8);
     compare(&shape, CF_DTYPE_BF16, short_ends, N_SHORT);
 }
 
 static void a_sequential_model_gives_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
-    cf_shape shape = small_shape(80, 8);
+    test_skip_without(&cf_cuda_backend);
+    cf_shape shape = test_small_shape(80, 8);
     shape.parallel_residual = false;
     shape.attention_bias = false;
     shape.d_rotary = shape.d_head;
@@ -155,9 +85,9 @@ static void a_sequential_model_gives_the_logits_of_the_cpu(void **state)
 static void every_activation_gives_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (int a = CF_ACTIVATION_GELU_ERF; a <= CF_ACTIVATION_SILU; a++) {
-        cf_shape shape = small_shape(64, 8);
+        cf_shape shape = test_small_shape(64, 8);
         shape.activation = (cf_activation)a;
         compare(&shape, CF_DTYPE_F16, short_ends, 3);
     }
@@ -167,9 +97,9 @@ static void every_activation_gives_the_logits_of_the_cpu(void **state)
 static void layers_of_the_2_8b_model_give_the_logits_of_the_cpu(void **state)
 {
     static const size_t ends[] = {1, 2, 64, 65, 778, 2048};
-    cf_shape shape = small_shape(80, 32);
+    cf_shape shape = test_small_shape(80, 32);
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     shape.n_layers = 2;
     shape.n_vocab = 50304;
     shape.n_context = 2048;
@@ -187,9 +117,9 @@ static void layers_of_the_family_give_the_logits_of_the_cpu(void **state)
                   {96, 64, true}, {80, 32, false}, {128, 32, false}};
     static const size_t ends[] = {1, 2, 65, 130};
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-        cf_shape shape = small_shape(models[i].d_head, models[i].n_heads);
+        cf_shape shape = test_small_shape(models[i].d_head, models[i].n_heads);
         shape.n_layers = 1;
         shape.parallel_residual = models[i].parallel;
         shape.n_vocab = 4003;
@@ -201,26 +131,26 @@ static void layers_of_the_family_give_the_logits_of_the_cpu(void **state)
 static void the_same_tokens_give_the_same_bits(void **state)
 {
     enum { N = 150, N_TIMES = 100 };
-    cf_shape shape = small_shape(64, 12);
+    cf_shape shape = test_small_shape(64, 12);
     size_t n_vocab = (size_t)shape.n_vocab;
     cf_token ids[N];
     test_model model;
-    runner gpu;
+    test_runner gpu;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     float *first = malloc(n_vocab * sizeof *first), *again = malloc(n_vocab * sizeof *again);
     test_model_create(&model, &shape, CF_DTYPE_F16, 5);
-    make_ids(ids, N, shape.n_vocab);
-    start(&gpu, &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
-    advance(&gpu, ids, N, first);
+    test_make_ids(ids, N, shape.n_vocab);
+    test_runner_start(&gpu, &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
+    test_runner_advance(&gpu, ids, N, N_STEP, first);
     for (size_t i = 0; i < N_TIMES; i++) {
         gpu.pos = i; /* a rewind */
         for (size_t pos = i; pos < N - i; pos += 1 + i)
-            advance(&gpu, ids, pos + 1, again);
-        advance(&gpu, ids, N, again);
+            test_runner_advance(&gpu, ids, pos + 1, N_STEP, again);
+        test_runner_advance(&gpu, ids, N, N_STEP, again);
         assert_memory_equal(first, again, n_vocab * sizeof *first);
     }
-    stop(&gpu);
+    test_runner_stop(&gpu);
     test_model_free(&model);
     free(first), free(again);
 }
@@ -229,18 +159,18 @@ static void the_same_tokens_give_the_same_bits(void **state)
 static void hidden_states_are_those_of_the_cpu(void **state)
 {
     enum { N = 5 };
-    cf_shape shape = small_shape(64, 8);
+    cf_shape shape = test_small_shape(64, 8);
     size_t n = (size_t)(shape.n_layers + 1) * N * (size_t)shape.d_model;
     cf_token ids[N];
     test_model model;
-    runner runners[2];
+    test_runner runners[2];
     float *hidden[2];
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     test_model_create(&model, &shape, CF_DTYPE_F16, 6);
-    make_ids(ids, N, shape.n_vocab);
-    start(&runners[0], &cf_cpu_backend, &model.neox, N, CF_DTYPE_F32);
-    start(&runners[1], &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
+    test_make_ids(ids, N, shape.n_vocab);
+    test_runner_start(&runners[0], &cf_cpu_backend, &model.neox, N, CF_DTYPE_F32);
+    test_runner_start(&runners[1], &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
     for (int r = 0; r < 2; r++) {
         cf_error error;
         hidden[r] = calloc(n, sizeof **hidden);
@@ -249,7 +179,7 @@ static void hidden_states_are_those_of_the_cpu(void **state)
     }
     assert_true(test_relative_error(hidden[1], hidden[0], n) < TOLERANCE);
     for (int r = 0; r < 2; r++) {
-        stop(&runners[r]);
+        test_runner_stop(&runners[r]);
         free(hidden[r]);
     }
     test_model_free(&model);
@@ -257,19 +187,19 @@ static void hidden_states_are_those_of_the_cpu(void **state)
 
 static void a_float32_cache_is_refused(void **state)
 {
-    cf_shape shape = small_shape(64, 8);
+    cf_shape shape = test_small_shape(64, 8);
     cf_backend_options options = {.n_context = 8, .kv_dtype = CF_DTYPE_F32};
     cf_backend_session *session;
     test_model model;
-    runner gpu;
+    test_runner gpu;
     cf_error error;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     test_model_create(&model, &shape, CF_DTYPE_F16, 6);
-    start(&gpu, &cf_cuda_backend, &model.neox, 8, CF_DTYPE_F16);
+    test_runner_start(&gpu, &cf_cuda_backend, &model.neox, 8, CF_DTYPE_F16);
     assert_fails(cf_cuda_backend.session_create(gpu.model, &options, &session, &error),
                  CF_STATUS_UNSUPPORTED, error, "KV cache is F32, expected F16");
-    stop(&gpu);
+    test_runner_stop(&gpu);
     test_model_free(&model);
 }
 

@@ -499,6 +499,27 @@ static void another_failure_leaves_the_session_usable(void **state)
     assert_memory_equal(cf_session_tokens(made->session), ids, 4 * sizeof *ids);
 }
 
+static void count_span(void *user, const cf_span *span)
+{
+    assert_non_null(span);
+    ++*(size_t *)user;
+}
+
+static void a_backend_without_a_clock_traces_nothing(void **state)
+{
+    bench *made = *state;
+    size_t n = 0;
+    assert_fails(cf_session_trace(made->session, 5, count_span, &n, &error), CF_STATUS_UNSUPPORTED,
+                 error, "has no clock");
+    assert_fails(cf_session_trace(made->session, -1, count_span, &n, &error),
+                 CF_STATUS_INVALID_ARGUMENT, error, "token");
+    assert_fails(cf_session_trace(made->session, 5, NULL, NULL, &error), CF_STATUS_INVALID_ARGUMENT,
+                 error, "span");
+    assert_fails(cf_session_trace(NULL, 5, count_span, &n, &error), CF_STATUS_INVALID_ARGUMENT,
+                 error, "session");
+    assert_int_equal(n, 0);
+}
+
 #define WITH_SESSION(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -512,6 +533,7 @@ int main(void)
         WITH_SESSION(hashing_can_be_cancelled),
         WITH_SESSION(bad_tensors_are_refused_by_name),
         WITH_SESSION(options_of_older_and_newer_callers_are_understood),
+        WITH_SESSION(a_backend_without_a_clock_traces_nothing),
         cmocka_unit_test(backends_are_checked),
         WITH_SESSION(nulls_are_answered),
         cmocka_unit_test(a_missing_folder_is_not_found),
