@@ -125,12 +125,13 @@ static float time_launches(cf_backend_session *session, size_t pos, int n)
 {
     cudaEvent_t begin, end;
     float milliseconds = 0;
+    const cf_token token = 1234;
     cf_error error;
     check_cuda(cudaEventCreate(&begin));
     check_cuda(cudaEventCreate(&end));
     check_cuda(cudaEventRecord(begin, session->stream));
     for (int i = 0; i < n; i++)
-        check(cf_cuda_launch(session, 1234, pos, true, false, &error), &error);
+        check(cf_cuda_launch(session, &token, 1, pos, true, false, &error), &error);
     check_cuda(cudaEventRecord(end, session->stream));
     check_cuda(cudaEventSynchronize(end));
     check_cuda(cudaEventElapsedTime(&milliseconds, begin, end));

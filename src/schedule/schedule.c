@@ -99,6 +99,7 @@ static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits
     schedule->n_chunks = divide_up(shape->d_ffn, TILE_BYTES / (2 * schedule->unit_rows));
     schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
     schedule->n_parts = schedule->n_chunks + 1;
+    schedule->split_positions = SPLIT_POSITIONS;
     schedule->max_splits = min(max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
     if (shape->n_heads > n_blocks)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
@@ -164,13 +165,13 @@ static void add_phases(cf_schedule *schedule)
 }
 
 /*
- * The work space of attention: in float32 a partial result a consumer and the rotated query, in 16
- * bits the new position's q, k and v and its rotated key.
+ * The work space of attention: in float32 a partial result a consumer, the rotated query and the
+ * rotation, in 16 bits the new position's q, k and v and its rotated key; and a number.
  */
 static int32_t attention_bytes(int32_t d_head)
 {
     int32_t n_partial = CF_SCHEDULE_MAX_CONSUMERS * (d_head + 2);
-    return 4 * (n_partial + d_head) + 2 * 4 * d_head;
+    return 4 * (n_partial + d_head + d_head) + 2 * 4 * d_head + 16;
 }
 
 /* Takes `n_bytes` from the top of what is laid out so far. */
@@ -318,7 +319,7 @@ void cf_schedule_free(cf_schedule *schedule)
 
 int32_t cf_schedule_splits(const cf_schedule *schedule, int32_t n_pos)
 {
-    return min(divide_up(n_pos, SPLIT_POSITIONS), schedule->max_splits);
+    return min(divide_up(n_pos, schedule->split_positions), schedule->max_splits);
 }
 
 uint64_t cf_schedule_token_bytes(const cf_schedule *schedule)

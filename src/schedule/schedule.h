@@ -116,12 +116,13 @@ typedef struct cf_schedule {
     int32_t tile_rows;   /* rows of a tile: of qkv and up, */
     int32_t unit_rows;   /* of down and dense, */
     int32_t head_tile_rows;
-    int32_t n_chunks;     /* of the MLP's inner vector */
-    int32_t chunk;        /* its elements; the last chunk may have fewer */
-    int32_t n_parts;      /* partial sums of a residual row: dense and each down chunk */
-    int32_t max_splits;   /* of a head's KV cache among blocks */
-    int32_t kv_positions; /* of a head that a slot holds: their keys, then their values */
-    int32_t n_phases;     /* the LM head is the last */
+    int32_t n_chunks;        /* of the MLP's inner vector */
+    int32_t chunk;           /* its elements; the last chunk may have fewer */
+    int32_t n_parts;         /* partial sums of a residual row: dense and each down chunk */
+    int32_t max_splits;      /* of a head's KV cache among blocks, */
+    int32_t split_positions; /* as soon as each has this many */
+    int32_t kv_positions;    /* of a head that a slot holds: their keys, then their values */
+    int32_t n_phases;        /* the LM head is the last */
     cf_phase phases[CF_SCHEDULE_MAX_PHASES];
     cf_shared_layout shared;
     int32_t max_units;

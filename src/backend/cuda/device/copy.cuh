@@ -50,9 +50,19 @@ static __device__ __forceinline__ void warp_copy_end(uint64_t *, int)
 {
 }
 
+/* Between writes to global memory and copies of what they wrote: on both sides of a release. */
+static __device__ __forceinline__ void async_fence()
+{
+    asm volatile("fence.proxy.async;" : : : "memory");
+}
+
 #else
 
 #define COPY_ARRIVALS 32
+
+static __device__ __forceinline__ void async_fence()
+{
+}
 
 static __device__ __forceinline__ void warp_copy_begin(uint64_t *, uint32_t, int)
 {

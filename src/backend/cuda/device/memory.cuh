@@ -46,8 +46,29 @@ static __device__ __forceinline__ void gpu_count(uint32_t *counter)
     asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" : : "l"(counter) : "memory");
 }
 
+/* Publishes what this thread has written, or acquired of others, to those that acquire the count.
+ */
+static __device__ __forceinline__ void gpu_count_release(uint32_t *counter)
+{
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" : : "l"(counter) : "memory");
+}
+
 /* Pauses between polls keep the counter's line free for those that count. */
 #define POLL_PAUSE_NS 100
+
+/* The same as gpu_wait_count(), and acquires what those who counted have released. */
+static __device__ __forceinline__ void gpu_acquire_count(const uint32_t *counter, uint32_t target)
+{
+    uint32_t found;
+    uint64_t begin = watchdog_begin();
+    for (;;) {
+        watchdog_check(begin);
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(counter) : "memory");
+        if ((int32_t)(found - target) >= 0)
+            return;
+        __nanosleep(POLL_PAUSE_NS);
+    }
+}
 
 /* Returns when the counter, which only grows and may wrap around, has reached `target`. */
 static __device__ __forceinline__ void gpu_wait_count(const uint32_t *counter, uint32_t target)

@@ -26,6 +26,7 @@ struct cf_backend_session {
     cf_cuda_arena arena;
     cf_token_args args; /* of the next launch */
     float *staging;     /* [n_vocab] pinned: a copy to it does not stop the stream */
+    cf_token *tokens;   /* [CF_MAX_LAUNCH] on the device: those of the next launch */
     bool dead;          /* the device failed: nothing more can be evaluated */
 };
 
@@ -40,9 +41,15 @@ cf_status cf_cuda_session_create(const cf_backend_model *model, const cf_backend
                                  cf_backend_session **session, cf_error *error);
 void cf_cuda_session_free(cf_backend_session *session);
 
-/* Puts one token's launch into the session's stream. */
-cf_status cf_cuda_launch(cf_backend_session *session, cf_token token, size_t pos, bool want_logits,
-                         bool want_hidden, cf_error *error);
+/* Tokens that one launch evaluates at most, so that it stays well below a second. */
+enum { CF_MAX_LAUNCH = 256 };
+
+/*
+ * Puts a launch of n ≤ CF_MAX_LAUNCH tokens into the session's stream; the logits are those of the
+ * last one, if any. Hidden states need n = 1.
+ */
+cf_status cf_cuda_launch(cf_backend_session *session, const cf_token *tokens, size_t n, size_t pos,
+                         bool want_logits, bool want_hidden, cf_error *error);
 
 cf_status cf_cuda_step(cf_backend_session *session, const cf_step *step, cf_error *error);
 

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 
+#include <math.h>
 #include <string.h>
 
 #define DEFAULT_CHUNK 512
@@ -29,8 +30,8 @@ static size_t cache_bytes(const cf_backend_model *model, size_t n_context)
 }
 
 /* Lays out everything but the caches, or counts it. */
-static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena,
-                         cf_token_session *session)
+static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena, size_t n_context,
+                         cf_token_session *session, cf_token **tokens)
 {
     const cf_shape *shape = &model->neox->shape;
     size_t d_model = (size_t)shape->d_model, d_ffn = (size_t)shape->d_ffn;
@@ -46,6 +47,9 @@ static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena,
     session->logits = cf_cuda_arena_take(arena, sizeof(float) * (size_t)shape->n_vocab);
     session->hidden =
         cf_cuda_arena_take(arena, sizeof(float) * (size_t)(shape->n_layers + 1) * d_model);
+    session->rotation =
+        cf_cuda_arena_take(arena, sizeof(float) * n_context * (size_t)shape->d_rotary);
+    *tokens = cf_cuda_arena_take(arena, sizeof(cf_token) * CF_MAX_LAUNCH);
 }
 
 cf_status cf_cuda_session_measure(const cf_backend_model *model, const cf_backend_options *options,
@@ -53,13 +57,34 @@ cf_status cf_cuda_session_measure(const cf_backend_model *model, const cf_backen
 {
     cf_cuda_arena scratch = {0};
     cf_token_session session;
+    cf_token *tokens;
     *memory = (cf_session_memory){0};
     if (options->kv_dtype != CF_DTYPE_F16)
         return cf_fail(error, CF_STATUS_UNSUPPORTED, "CUDA: KV cache is %s, expected F16",
                        cf_dtype_name(options->kv_dtype));
-    take_scratch(model, &scratch, &session);
+    take_scratch(model, &scratch, options->n_context, &session, &tokens);
     memory->kv_bytes = 2 * (uint64_t)cache_bytes(model, options->n_context);
     memory->scratch_bytes = scratch.n_bytes;
+    return CF_STATUS_OK;
+}
+
+/* Each position's cosines and sines; the angle in float64, since positions have no limit. */
+static cf_status fill_rotation(cf_backend_session *session, cf_error *error)
+{
+    const cf_backend_model *model = session->model;
+    size_t half = (size_t)model->neox->shape.d_rotary / 2;
+    size_t n = session->options.n_context * 2 * half;
+    float *rotation;
+    CF_TRY(CF_ALLOC(&rotation, n, "rotation", error));
+    for (size_t i = 0; i < n / 2; i++) {
+        double angle = (double)(i / half) * model->frequencies[i % half];
+        rotation[2 * i] = (float)cos(angle);
+        rotation[2 * i + 1] = (float)sin(angle);
+    }
+    cudaError_t code = cudaMemcpy((void *)(uintptr_t)session->args.session.rotation, rotation,
+                                  n * sizeof *rotation, cudaMemcpyHostToDevice);
+    cf_dealloc(rotation);
+    CF_CUDA_TRY(code, "rotation", error);
     return CF_STATUS_OK;
 }
 
@@ -73,16 +98,17 @@ static cf_status build(cf_backend_session *session, cf_error *error)
     CF_CUDA_TRY(cudaSetDevice(model->device.index), "session", error);
     cf_cuda_arena_take(arena, n_bytes);
     cf_cuda_arena_take(arena, n_bytes);
-    take_scratch(model, arena, token);
+    take_scratch(model, arena, session->options.n_context, token, &session->tokens);
     size_t n_total = arena->n_bytes;
     CF_TRY(cf_cuda_arena_allocate(arena, "the session's KV cache", error));
     token->keys = cf_cuda_arena_take(arena, n_bytes);
     token->values = cf_cuda_arena_take(arena, n_bytes);
-    take_scratch(model, arena, token);
+    take_scratch(model, arena, session->options.n_context, token, &session->tokens);
     token->n_context = (int32_t)session->options.n_context;
     /* Counters and epochs begin at 0. */
     CF_CUDA_TRY(cudaMemset(arena->memory + 2 * n_bytes, 0, n_total - 2 * n_bytes), "session",
                 error);
+    CF_TRY(fill_rotation(session, error));
     CF_CUDA_TRY(cudaStreamCreateWithFlags(&session->stream, cudaStreamNonBlocking), "session",
                 error);
     CF_CUDA_TRY(cudaMallocHost((void **)&session->staging, n_staging), "session", error);

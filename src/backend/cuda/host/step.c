@@ -1,41 +1,36 @@
-/* A step: one launch a token; logits and hidden states come back where they are asked for. */
+/* A step: as many tokens a launch as nobody wants logits of; these and hidden states come back
+ * where they are asked for. */
 #include "backend/cuda/host/cuda.h"
 
 #include "base/status.h"
 
-#include <math.h>
 #include <string.h>
 
-/* The rotation of a position: the angle in float64, since positions have no limit. */
-static void set_rotation(const cf_backend_model *model, size_t pos, cf_token_step *step)
-{
-    for (int32_t i = 0; i < model->neox->shape.d_rotary / 2; i++) {
-        double angle = (double)pos * model->frequencies[i];
-        step->cosines[i] = (float)cos(angle);
-        step->sines[i] = (float)sin(angle);
-    }
-}
-
-cf_status cf_cuda_launch(cf_backend_session *session, cf_token token, size_t pos, bool want_logits,
-                         bool want_hidden, cf_error *error)
+cf_status cf_cuda_launch(cf_backend_session *session, const cf_token *tokens, size_t n, size_t pos,
+                         bool want_logits, bool want_hidden, cf_error *error)
 {
     const cf_backend_model *model = session->model;
     const cf_schedule *schedule = &model->schedule;
     cf_token_step *step = &session->args.step;
     unsigned n_warps = (unsigned)schedule->n_consumers + 1 + CF_SCHEDULE_N_ATTENTION_WARPS +
                        CF_SCHEDULE_N_VECTOR_WARPS;
-    step->token = token;
+    step->token = tokens[0];
+    step->tokens = session->tokens;
+    step->n_tokens = (int32_t)n;
+    step->n_without_logits = (int32_t)n - (want_logits ? 1 : 0);
     step->pos = (int32_t)pos;
-    step->n_splits = cf_schedule_splits(schedule, (int32_t)pos + 1);
-    step->want_logits = want_logits;
     step->want_hidden = want_hidden;
-    set_rotation(model, pos, step);
+    if (n > 1)
+        CF_CUDA_TRY(cudaMemcpyAsync(session->tokens, tokens, n * sizeof *tokens,
+                                    cudaMemcpyHostToDevice, session->stream),
+                    "tokens", error);
     void *arguments[] = {&session->args};
     dim3 grid = {(unsigned)schedule->n_blocks, 1, 1}, block = {32 * n_warps, 1, 1};
     CF_CUDA_TRY(cudaLaunchCooperativeKernel(model->kernel, grid, block, arguments,
                                             (size_t)schedule->shared.total, session->stream),
                 "the token kernel", error);
-    step->epoch += (uint32_t)schedule->shape.n_layers;
+    step->epoch += (uint32_t)(n * (size_t)schedule->shape.n_layers);
+    step->n_before += (uint32_t)n;
     return CF_STATUS_OK;
 }
 
@@ -69,10 +64,13 @@ static cf_status run(cf_backend_session *session, const cf_step *step, cf_error 
     size_t n_vocab = (size_t)session->model->neox->shape.n_vocab;
     size_t n_logits = step->logits == NULL ? 0 : step->n_logits;
     CF_CUDA_TRY(cudaSetDevice(session->model->device.index), "device", error);
-    for (size_t i = 0; i < step->n; i++) {
-        bool want_logits = i + n_logits >= step->n, want_hidden = step->hidden != NULL;
-        CF_TRY(
-            cf_cuda_launch(session, step->ids[i], step->pos + i, want_logits, want_hidden, error));
+    bool want_hidden = step->hidden != NULL;
+    for (size_t i = 0, n; i < step->n; i += n) {
+        size_t n_plain = step->n - n_logits > i ? step->n - n_logits - i : 0;
+        bool want_logits = n_plain == 0;
+        n = want_hidden || want_logits ? 1 : n_plain < CF_MAX_LAUNCH ? n_plain : CF_MAX_LAUNCH;
+        CF_TRY(cf_cuda_launch(session, step->ids + i, n, step->pos + i, want_logits, want_hidden,
+                              error));
         if (want_hidden)
             CF_TRY(fetch_hidden(session, step, i, error));
         if (want_logits)

@@ -94,9 +94,9 @@ static cf_status launch(cf_backend_session *session, cf_token token, size_t pos,
 {
     size_t n_bytes = found->n * sizeof *found->at;
     CF_CUDA_TRY(cudaMemset(device, 0, n_bytes), "trace", error);
-    CF_TRY(cf_cuda_launch(session, token, pos, true, false, error));
+    CF_TRY(cf_cuda_launch(session, &token, 1, pos, true, false, error));
     session->args.step.trace = device;
-    cf_status status = cf_cuda_launch(session, token, pos, true, false, error);
+    cf_status status = cf_cuda_launch(session, &token, 1, pos, true, false, error);
     session->args.step.trace = NULL;
     CF_TRY(status);
     CF_CUDA_TRY(cudaStreamSynchronize(session->stream), "the token kernel", error);

@@ -1,6 +1,7 @@
 /*
- * The token kernel: one launch evaluates one token, from the embedding to the logits. One block
- * runs on each multiprocessor, and its warps have four roles that meet in shared memory only:
+ * The token kernel: one launch evaluates one token or several, one after the other, from the
+ * embedding to the logits. One block runs on each multiprocessor, and its warps have four roles
+ * that meet in shared memory only:
  *
  *     consumers   multiply tiles, attend to the KV cache's, publish q, k and v, the activated MLP,
  *                 the residual, the logits
@@ -42,22 +43,7 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
 #endif
 }
 
-/* The block's rows of the residual begin as the embedding's. */
-template <class format>
-static __device__ __forceinline__ void init_residual(const cf_token_args &args, const cf_tile &tile)
-{
-    const cf_schedule &schedule = args.model.schedule;
-    if (schedule.phases[tile.phase].matrix != CF_MATRIX_DENSE)
-        return;
-    const uint16_t *embedding = static_cast<const uint16_t *>(args.model.embed) +
-                                (int64_t)args.step.token * schedule.shape.d_model;
-    float *residual = block_at<float>(schedule.shared.residual) + tile.unit * schedule.unit_rows;
-    for (int32_t r = 0; r < tile.n_rows; r++)
-        residual[r] = format::unpack(embedding[tile.row + r]).x;
-    block_at<uint32_t>(schedule.shared.arrivals)[tile.unit] = 0;
-}
-
-template <class format> static __device__ __forceinline__ void init_block(const cf_token_args &args)
+static __device__ __forceinline__ void init_block(const cf_token_args &args)
 {
     const cf_schedule &schedule = args.model.schedule;
     const cf_share &share = args.model.shares[blockIdx.x];
@@ -66,10 +52,10 @@ template <class format> static __device__ __forceinline__ void init_block(const 
     init_barriers(args);
     if (threadIdx.x == 0)
         block_shared().share = share;
-    for (int32_t t = threadIdx.x; t < share.n_layer_tiles + share.n_head_tiles; t += blockDim.x) {
+    for (int32_t t = threadIdx.x; t < share.n_layer_tiles + share.n_head_tiles; t += blockDim.x)
         tiles[t] = source[t];
-        init_residual<format>(args, source[t]);
-    }
+    for (int32_t u = threadIdx.x; u < schedule.max_units; u += blockDim.x)
+        block_at<uint32_t>(schedule.shared.arrivals)[u] = 0;
     __syncthreads(); /* publishes all of it to all roles */
 }
 
@@ -79,7 +65,7 @@ __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
 {
     int32_t n_consumers = args.model.schedule.n_consumers;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    init_block<format>(args);
+    init_block(args);
     if (warp < n_consumers)
         stage_consume<format, d_head>(args, warp, lane);
     else if (warp == n_consumers)

@@ -28,8 +28,10 @@ template <int d_head> struct head_lanes {
 template <int d_head> struct attention_space {
     float parts[CF_SCHEDULE_MAX_CONSUMERS][d_head + 2]; /* output, maximum, sum */
     float query[d_head];                                /* rotated, scaled */
+    float2 rotation[d_head / 2];                        /* of the new position: cosine, sine */
     uint16_t raw[3 * d_head];                           /* q, k, v as they come */
     uint16_t key[d_head];                               /* rotated */
+    int32_t first;                                      /* warp: that had the first tile */
 };
 
 template <int d_head>
@@ -49,25 +51,25 @@ static __device__ __forceinline__ float from_f16(uint16_t half)
 }
 
 /* Element i of a head's vector after rotation; pairs are (i, i + half). */
-static __device__ __forceinline__ float rotated(const cf_token_args &args, const uint16_t *raw,
-                                                int i)
+static __device__ __forceinline__ float rotated(const cf_token_args &args, const float2 *rotation,
+                                                const uint16_t *raw, int i)
 {
     int half = args.model.schedule.shape.d_rotary / 2, pair = i < half ? i : i - half;
     float value = from_f16(raw[i]);
     if (i >= 2 * half)
         return value;
     float other = from_f16(raw[i < half ? i + half : i - half]);
-    return value * args.step.cosines[pair] + (i < half ? -other : other) * args.step.sines[pair];
+    return value * rotation[pair].x + (i < half ? -other : other) * rotation[pair].y;
 }
 
 /* Brings q, k and v of the new position, rotates them, and writes the KV cache. */
 template <int d_head>
-static __device__ __forceinline__ void prepare(const cf_token_args &args, const head_task &task,
-                                               int32_t layer, int thread)
+static __device__ __forceinline__ void prepare(const cf_token_args &args, const token_turn &turn,
+                                               const head_task &task, int32_t layer, int thread)
 {
     attention_space<d_head> &shared = space<d_head>(args);
     const uint32_t *packets = args.session.qkv + task.head * 3 * d_head;
-    uint32_t epoch = layer_epoch(args, layer);
+    uint32_t epoch = layer_epoch(turn, layer);
     const float scale = 1.44269504f * rsqrtf((float)d_head); /* weights are powers of two */
     for (int i = 4 * thread; i < 3 * d_head; i += 4 * N_ATTENTION_THREADS)
         *reinterpret_cast<uint2 *>(&shared.raw[i]) =
@@ -75,10 +77,11 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
     attention_sync(); /* publishes `raw` */
     int64_t row =
         (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context +
-        args.step.pos;
+        turn.pos;
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
-        uint16_t key = __half_as_ushort(__float2half_rn(rotated(args, shared.raw + d_head, i)));
-        shared.query[i] = scale * rotated(args, shared.raw, i);
+        uint16_t key = __half_as_ushort(
+            __float2half_rn(rotated(args, shared.rotation, shared.raw + d_head, i)));
+        shared.query[i] = scale * rotated(args, shared.rotation, shared.raw, i);
         shared.key[i] = key;
         if (task.has_new) {
             args.session.keys[row * d_head + i] = key;
@@ -252,7 +255,10 @@ static __device__ __forceinline__ float new_exponent(const cf_token_args &args, 
     return warp_sum(sum);
 }
 
-/* Element i of the block's part: what the consumers found, and the new position. */
+/*
+ * Element i of the block's part: what the consumers found, and the new position. In the order of
+ * the tiles, whichever warps had them: that depends on the tokens which the launch has evaluated.
+ */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &args,
                                                            const head_task &task, float exponent,
@@ -260,7 +266,8 @@ static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &
 {
     const attention_space<d_head> &shared = space<d_head>(args);
     softmax_part all = {-1e30f, 0, 0};
-    for (int w = 0; w < args.model.schedule.n_consumers; w++) {
+    int32_t n = args.model.schedule.n_consumers;
+    for (int32_t k = 0, w = shared.first; k < n; k++, w = w + 1 < n ? w + 1 : 0) {
         const float *part = shared.parts[w];
         all = merged(all, {part[d_head], part[d_head + 1], part[i]});
     }
@@ -281,11 +288,12 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
 /* Adds element i of all other splits, in their order; loads of several are under way at a time. */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
+                                                            const token_turn &turn,
                                                             const head_task &task, uint32_t epoch,
                                                             softmax_part all, int i)
 {
 #pragma unroll 3
-    for (int32_t split = 1; split < args.step.n_splits; split++) {
+    for (int32_t split = 1; split < turn.n_splits; split++) {
         const uint64_t *packets = split_packets<d_head>(args, task, split);
         uint64_t maximum = gpu_load(packets + d_head), sum = gpu_load(packets + d_head + 1);
         uint64_t output = gpu_load(packets + i);
@@ -298,10 +306,10 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 
 template <int d_head>
 static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
-                                                    const head_task &task, int32_t layer,
-                                                    int thread)
+                                                    const token_turn &turn, const head_task &task,
+                                                    int32_t layer, int thread)
 {
-    uint32_t epoch = layer_epoch(args, layer);
+    uint32_t epoch = layer_epoch(turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
     float exponent = new_exponent<d_head>(args, thread);
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
@@ -314,7 +322,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
             }
             continue;
         }
-        all = merge_splits<d_head>(args, task, epoch, all, i);
+        all = merge_splits<d_head>(args, turn, task, epoch, all, i);
         activation_store(args.session.attention + task.head * d_head + i, all.output / all.sum,
                          epoch);
     }
@@ -322,26 +330,66 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
         gpu_count(counter_of(args, CF_COUNTER_ATTENTION));
 }
 
+/* Fetched a token ahead of its use in each layer: it comes from far. */
 template <int d_head>
-static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
+static __device__ __forceinline__ void fetch_rotation(const cf_token_args &args, int32_t pos,
+                                                      int thread)
+{
+    int32_t half = args.model.schedule.shape.d_rotary / 2;
+    const float2 *rotation =
+        reinterpret_cast<const float2 *>(args.session.rotation) + (int64_t)pos * half;
+    for (int i = thread; i < half; i += N_ATTENTION_THREADS)
+        space<d_head>(args).rotation[i] = __ldg(rotation + i);
+}
+
+/*
+ * Publishes the token's keys and values to the copies that other blocks' producers make of them for
+ * the next token: each thread's fence orders its writes before asynchronous copies, the barrier
+ * gathers them, and the count releases them. await_cache() is the other side.
+ */
+static __device__ __forceinline__ void publish_cache(const cf_token_args &args, int thread)
+{
+    async_fence();
+    attention_sync();
+    if (thread == 0)
+        gpu_count_release(counter_of(args, CF_COUNTER_CACHE));
+}
+
+template <int d_head>
+static __device__ __forceinline__ void attend_token(const cf_token_args &args,
+                                                    const token_turn &turn, const head_task &task,
+                                                    int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t n_blocks = schedule.phases[0].n_blocks; /* that make q, k and v */
-    head_task task = block_task(args);
-    if (task.head < 0)
-        return;
+    fetch_rotation<d_head>(args, turn.pos, thread);
     for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++) {
         if (thread == 0) {
-            gpu_wait_count(counter_of(args, 0), layer_epoch(args, layer) * n_blocks);
+            gpu_wait_count(counter_of(args, 0), layer_epoch(turn, layer) * n_blocks);
             trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
         }
         attention_sync(); /* the work space is free, q, k and v are on their way */
-        prepare<d_head>(args, task, layer, fresh(thread));
-        barrier_wait(&block_shared().attended, layer & 1);
-        deliver_head<d_head>(args, task, layer, fresh(thread));
+        prepare<d_head>(args, turn, task, layer, fresh(thread));
+        barrier_wait(&block_shared().attended, attention_parity(turn, layer));
+        deliver_head<d_head>(args, turn, task, layer, fresh(thread));
         if (thread == 0)
             trace(args, layer, CF_TRACE_ATTENTION_DONE);
     }
+    if (task.has_new)
+        publish_cache(args, thread);
+}
+
+template <int d_head>
+static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
+{
+    token_turn turn = first_turn(args);
+    if (thread == 0)
+        space<d_head>(args).first = 0; /* for layers without tiles */
+    do {
+        head_task task = block_task(args, turn);
+        if (task.head >= 0)
+            attend_token<d_head>(args, turn, task, fresh(thread));
+    } while (next_turn(args, turn));
 }
 
 #endif

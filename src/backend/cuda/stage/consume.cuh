@@ -51,14 +51,15 @@ static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, 
 }
 
 /* Adds the parts of a unit to the block's own residual, in a fixed order, and publishes it. */
-static __device__ __forceinline__ void publish_unit(const cf_token_args &args, const cf_tile &tile,
+static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
+                                                    const token_turn &turn, const cf_tile &tile,
                                                     int32_t layer, uint32_t n_arrived, int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
     block_state &block = block_shared();
     bool parallel = schedule.shape.parallel_residual, dense_alone = !parallel && n_arrived == 1;
     int32_t first = parallel || dense_alone ? 0 : 1, last = dense_alone ? 1 : schedule.n_parts;
-    uint32_t epoch = layer_epoch(args, layer);
+    uint32_t epoch = layer_epoch(turn, layer);
     if (!parallel)
         epoch = 2 * epoch - (dense_alone ? 1 : 0);
     if (lane < tile.n_rows) {
@@ -90,24 +91,28 @@ struct consume_phase {
  * Waits for the inputs of all phases up to `index`, also of those that this warp has no tile of: a
  * parity cannot tell one layer from the next but one.
  */
-static __device__ __forceinline__ void await_inputs(const cf_token_args &args, int32_t first,
+static __device__ __forceinline__ void await_inputs(const cf_token_args &args,
+                                                    const token_turn &turn, int32_t first,
                                                     int32_t last, int32_t round)
 {
-    for (int32_t p = first; p <= last; p++)
-        barrier_wait(&block_shared().ready[args.model.schedule.phases[p].input], round & 1);
+    for (int32_t p = first; p <= last; p++) {
+        int32_t input = args.model.schedule.phases[p].input;
+        barrier_wait(&block_shared().ready[input], vector_parity(turn, input, round));
+    }
 }
 
-static __device__ __forceinline__ void enter_phase(const cf_token_args &args, consume_phase &phase,
+static __device__ __forceinline__ void enter_phase(const cf_token_args &args,
+                                                   const token_turn &turn, consume_phase &phase,
                                                    int32_t index, int32_t round)
 {
     const cf_schedule &schedule = args.model.schedule;
     const cf_phase &entered = schedule.phases[index];
-    await_inputs(args, phase.index + 1, index, round);
+    await_inputs(args, turn, phase.index + 1, index, round);
     phase = {index, entered.matrix, entered.n_columns,
              block_at<char>(schedule.shared.vectors[entered.input])};
 }
 
-static __device__ __forceinline__ void deliver(const cf_token_args &args,
+static __device__ __forceinline__ void deliver(const cf_token_args &args, const token_turn &turn,
                                                const consume_phase &phase, const cf_tile &tile,
                                                int32_t layer, float sum, int lane)
 {
@@ -115,12 +120,12 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args,
     bool has_row = lane < tile.n_rows;
     if (phase.matrix == CF_MATRIX_QKV) {
         if (has_row)
-            activation_store(args.session.qkv + row, sum, layer_epoch(args, layer));
+            activation_store(args.session.qkv + row, sum, layer_epoch(turn, layer));
         count_tile(args, tile.phase, lane);
     } else if (phase.matrix == CF_MATRIX_UP) {
         sum = activate(args.model.schedule.shape.activation, sum);
         if (has_row)
-            activation_store(args.session.ffn + row, sum, layer_epoch(args, layer));
+            activation_store(args.session.ffn + row, sum, layer_epoch(turn, layer));
         count_tile(args, tile.phase, lane);
     } else if (phase.matrix == CF_MATRIX_HEAD) {
         if (has_row)
@@ -128,7 +133,7 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args,
     } else {
         uint32_t n_arrived = 0;
         if (leave_partial(args, tile, sum, lane, n_arrived))
-            publish_unit(args, tile, layer, n_arrived, lane);
+            publish_unit(args, turn, tile, layer, n_arrived, lane);
     }
 }
 
@@ -178,12 +183,14 @@ struct consume_place {
 
 /* One tile of the KV cache. */
 template <int d_head>
-static __device__ __forceinline__ void consume_kv(const cf_token_args &args, const head_task &task,
-                                                  int32_t layer, int32_t index,
-                                                  const consume_place &place)
+static __device__ __forceinline__ void consume_kv(const cf_token_args &args, const token_turn &turn,
+                                                  const head_task &task, int32_t layer,
+                                                  int32_t index, const consume_place &place)
 {
     int32_t n_positions = args.model.schedule.kv_positions;
-    barrier_wait(&block_shared().query, layer & 1);
+    barrier_wait(&block_shared().query, attention_parity(turn, layer));
+    if (index == 0 && place.lane == 0)
+        space<d_head>(args).first = place.warp;
     const char *slot = await_slot(args, place.ring);
     softmax_state<d_head> state = attend_tile<d_head>(
         args, reinterpret_cast<const uint16_t *>(slot),
@@ -208,8 +215,8 @@ static __device__ __forceinline__ void finish_kv(const cf_token_args &args, bool
 /* A warp's tiles of one round. */
 template <class format, int d_head>
 static __device__ __forceinline__ void consume_round(const cf_token_args &args,
-                                                     const head_task &task, int32_t round,
-                                                     consume_place &place)
+                                                     const token_turn &turn, const head_task &task,
+                                                     int32_t round, consume_place &place)
 {
     const cf_schedule &schedule = args.model.schedule;
     round_stream stream = open_round(args, task, round);
@@ -221,7 +228,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     float bias = biases.load(stream, place.t, place.lane);
     /* Also protects what attention of the layer before has read of this warp's part. */
     if (!is_head)
-        enter_phase(args, phase, 0, round);
+        enter_phase(args, turn, phase, 0, round);
     for (; place.t < stream.n; place.t += schedule.n_consumers) {
         /* Fetched a tile ahead: it comes from far. */
         float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
@@ -230,17 +237,17 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
             finished_kv = true;
         }
         if (stream.is_kv(place.t)) {
-            consume_kv<d_head>(args, task, round, place.t - stream.kv_begin, place);
+            consume_kv<d_head>(args, turn, task, round, place.t - stream.kv_begin, place);
             had_kv = true;
         } else {
             cf_tile tile = tiles[stream.tile(place.t)];
             if (tile.phase != phase.index)
-                enter_phase(args, phase, tile.phase, round);
+                enter_phase(args, turn, phase, tile.phase, round);
             const char *slot = await_slot(args, place.ring);
             float sum =
                 tile_product<format>(slot, phase.vector, tile.n_rows, phase.n_columns, place.lane);
             leave_slot(place.ring, place.lane);
-            deliver(args, phase, tile, round, sum + bias, place.lane);
+            deliver(args, turn, phase, tile, round, sum + bias, place.lane);
         }
         ring_advance(place.ring, schedule.n_consumers, schedule.n_slots);
         bias = next_bias;
@@ -248,20 +255,22 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     place.t -= stream.n;
     if (!finished_kv)
         finish_kv<d_head>(args, had_kv, place);
-    if (!is_head)
-        await_inputs(args, phase.index + 1, schedule.n_phases - 2, round);
+    await_inputs(args, turn, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2), round);
 }
 
 template <class format, int d_head>
 static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
 {
     consume_place place = {warp, lane, warp, {warp, 0}};
-    head_task task = block_task(args);
-    for (int32_t round = 0; round < n_rounds(args); round++) {
-        consume_round<format, d_head>(args, task, round, place);
-        if (warp == 0 && lane == 0)
-            trace(args, round, CF_TRACE_TILES_DONE);
-    }
+    token_turn turn = first_turn(args);
+    do {
+        head_task task = block_task(args, turn);
+        for (int32_t round = 0; round < n_rounds(args, turn); round++) {
+            consume_round<format, d_head>(args, turn, task, round, place);
+            if (warp == 0 && lane == 0)
+                trace(args, round, CF_TRACE_TILES_DONE);
+        }
+    } while (next_turn(args, turn));
 }
 
 #endif

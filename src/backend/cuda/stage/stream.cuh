@@ -64,23 +64,6 @@ static __device__ __forceinline__ void await_room(stream_place &place)
     ring_advance(place.oldest, 1, place.n_slots);
 }
 
-/* Keys, then values, of up to kv_positions positions of the block's head. */
-static __device__ __forceinline__ void stream_kv(const cf_token_args &args, const head_task &task,
-                                                 int32_t layer, int32_t index, char *slot,
-                                                 uint64_t *full, int lane)
-{
-    const cf_schedule &schedule = args.model.schedule;
-    int32_t d_head = schedule.shape.d_head, first = task.begin + index * schedule.kv_positions;
-    uint32_t n_bytes = 2 * d_head * min(schedule.kv_positions, task.end - first);
-    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
-    int64_t place = (row + first) * d_head;
-    warp_copy_begin(full, 2 * n_bytes, lane);
-    warp_copy(slot, args.session.keys + place, n_bytes, full, lane);
-    warp_copy(slot + 2 * d_head * schedule.kv_positions, args.session.values + place, n_bytes, full,
-              lane);
-    warp_copy_end(full, lane);
-}
-
 /*
  * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. A tile has some 500 cycles:
  * all is worked out, and the next tile looked up, before the waits.
@@ -131,28 +114,55 @@ static __device__ __forceinline__ void stream_kv(const cf_token_args &args, cons
     }
 }
 
-static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int lane)
+/*
+ * The new keys and values of the token before, which other blocks may have written: this acquires
+ * what publish_cache() releases, before the copies that read them. Those of earlier tokens were
+ * waited for then, or by the launch.
+ */
+static __device__ __forceinline__ void await_cache(const cf_token_args &args,
+                                                   const token_turn &turn)
+{
+    uint32_t n_tokens = args.step.n_before + (uint32_t)turn.index;
+    gpu_acquire_count(counter_of(args, CF_COUNTER_CACHE),
+                      n_tokens * (uint32_t)args.model.schedule.shape.n_heads);
+    async_fence();
+}
+
+/* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
+static __device__ __forceinline__ void stream_token(const cf_token_args &args,
+                                                    const token_turn &turn, stream_place &place,
+                                                    int lane)
 {
     const cf_tile *tiles = block_at<const cf_tile>(args.model.schedule.shared.tiles);
     const cf_share &share = block_shared().share;
-    stream_place place = {};
-    place.n_slots = fresh(args.model.schedule.n_slots);
-    place.n_window = fresh(args.model.schedule.n_window);
-    head_task task = block_task(args);
+    head_task task = block_task(args, turn);
     int32_t n_layers = args.model.schedule.shape.n_layers;
-    /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
-    for (int32_t part = 0; part < 2 * n_layers + (args.step.want_logits ? 1 : 0); part++) {
+    for (int32_t part = 0; part < 2 * n_layers + (turn.want_logits ? 1 : 0); part++) {
         int32_t layer = part / 2;
         bool is_head = layer == n_layers, is_second = part % 2 == 1;
         int32_t first = is_head ? share.n_layer_tiles : is_second ? share.kv_place : 0;
         int32_t end = is_head     ? first + share.n_head_tiles
                       : is_second ? share.n_layer_tiles
                                   : share.kv_place;
+        if (part == 1 && turn.index > 0 && task.begin < task.end)
+            await_cache(args, turn);
         if (is_second)
             stream_kv(args, task, layer, place, lane);
         if (first < end)
             stream_tiles(args, tiles + first, end - first, layer, place, lane);
     }
+}
+
+/* The next token's first weights flow while the one before is still being finished. */
+static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int lane)
+{
+    stream_place place = {};
+    place.n_slots = fresh(args.model.schedule.n_slots);
+    place.n_window = fresh(args.model.schedule.n_window);
+    token_turn turn = first_turn(args);
+    do {
+        stream_token(args, turn, place, lane);
+    } while (next_turn(args, turn));
 }
 
 #endif

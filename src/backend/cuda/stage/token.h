@@ -13,9 +13,9 @@
 enum {
     CF_COUNTER_RESIDUAL = CF_SCHEDULE_MAX_PHASES,
     CF_COUNTER_ATTENTION,
+    CF_COUNTER_CACHE, /* heads whose new keys and values are in the cache */
     CF_N_COUNTERS,
     CF_COUNTER_STRIDE = 32,
-    CF_MAX_HALF_ROTARY = 128,
 };
 
 /* Moments that a trace records, in each layer and block. */
@@ -65,18 +65,21 @@ typedef struct cf_token_session {
     uint32_t *counters;      /* [CF_N_COUNTERS][CF_COUNTER_STRIDE], only ever growing */
     float *logits;           /* [n_vocab] */
     float *hidden;           /* [n_layers + 1][d_model] */
+    const float *rotation;   /* [n_context][d_rotary / 2][2]: cosine, sine */
     int32_t n_context;
 } cf_token_session;
 
-/* One token. */
+/* The tokens of one launch. */
 typedef struct cf_token_step {
-    cf_token token;
-    int32_t pos;
-    int32_t n_splits;
-    uint32_t epoch; /* layers that this session has evaluated before */
-    bool want_logits, want_hidden;
+    cf_token token;         /* the first */
+    const cf_token *tokens; /* [n_tokens] in device memory: all of them, where there are more */
+    int32_t n_tokens;
+    int32_t n_without_logits; /* the first ones, whose logits nobody wants */
+    int32_t pos;              /* of the first */
+    uint32_t epoch;           /* layers that this session has evaluated before */
+    uint32_t n_before;        /* tokens, likewise */
+    bool want_hidden;
     uint64_t *trace; /* [n_layers + 1][n_blocks][CF_N_TRACE_EVENTS] nanoseconds, or NULL */
-    float cosines[CF_MAX_HALF_ROTARY], sines[CF_MAX_HALF_ROTARY];
 } cf_token_step;
 
 typedef struct cf_token_args {

@@ -54,10 +54,11 @@ static __device__ __forceinline__ void gather(const cf_token_args &args, int32_t
     vector_is_ready(vector, thread);
 }
 
-static __device__ __forceinline__ void gather_attention(const cf_token_args &args, int32_t layer,
+static __device__ __forceinline__ void gather_attention(const cf_token_args &args,
+                                                        const token_turn &turn, int32_t layer,
                                                         int thread)
 {
-    uint32_t epoch = layer_epoch(args, layer);
+    uint32_t epoch = layer_epoch(turn, layer);
     const cf_shape &shape = args.model.schedule.shape;
     await_count(args, CF_COUNTER_ATTENTION, epoch * shape.n_heads, thread);
     gather(args, CF_VECTOR_ATTENTION, args.session.attention, shape.d_model, epoch, thread);
@@ -65,11 +66,11 @@ static __device__ __forceinline__ void gather_attention(const cf_token_args &arg
         trace(args, layer, CF_TRACE_ATTENTION_LOADED);
 }
 
-static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, int32_t layer,
-                                                  int thread)
+static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, const token_turn &turn,
+                                                  int32_t layer, int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
-    uint32_t epoch = layer_epoch(args, layer);
+    uint32_t epoch = layer_epoch(turn, layer);
     for (int32_t p = 0; p < schedule.n_phases; p++) {
         const cf_phase &phase = schedule.phases[p];
         if (phase.matrix != CF_MATRIX_UP)
@@ -94,13 +95,34 @@ static __device__ __forceinline__ float piece_sum(float4 v)
     return (v.x + v.y) + (v.z + v.w);
 }
 
+/* The block's own rows of the residual begin as the embedding's. */
+template <class format>
+static __device__ __forceinline__ void init_rows(const cf_token_args &args, const char *embedding,
+                                                 int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    const cf_share &share = block_shared().share;
+    const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
+    for (int32_t p = 0; schedule.phases[p].matrix != CF_MATRIX_DENSE; p++)
+        tiles += share.n_phase_tiles[p];
+    for (int32_t i = thread; i < share.n_units * schedule.unit_rows; i += N_VECTOR_THREADS) {
+        const cf_tile &tile = tiles[i / schedule.unit_rows];
+        int32_t r = i % schedule.unit_rows;
+        if (r < tile.n_rows)
+            block_at<float>(schedule.shared.residual)[tile.unit * schedule.unit_rows + r] =
+                format::unpack(reinterpret_cast<const uint16_t *>(embedding)[tile.row + r]).x;
+    }
+}
+
 /* Brings the token's embedding; returns the sum of this thread's elements. */
 template <class format>
-static __device__ __forceinline__ float load_embedding(const cf_token_args &args, int thread)
+static __device__ __forceinline__ float load_embedding(const cf_token_args &args,
+                                                       const token_turn &turn, int thread)
 {
     int32_t d_model = args.model.schedule.shape.d_model;
-    const char *row =
-        static_cast<const char *>(args.model.embed) + 2 * (int64_t)args.step.token * d_model;
+    cf_token token = turn.index == 0 ? args.step.token : args.step.tokens[turn.index];
+    const char *row = static_cast<const char *>(args.model.embed) + 2 * (int64_t)token * d_model;
+    init_rows<format>(args, row, thread);
     float sum = 0;
     for (int32_t i = PIECE * thread; i < d_model; i += PIECE * N_VECTOR_THREADS) {
         uint2 packed = *reinterpret_cast<const uint2 *>(row + 2 * i);
@@ -269,14 +291,15 @@ static __device__ __forceinline__ void store_hidden(const cf_token_args &args, i
 /* The residual after `n_updates` of this token, when all blocks have published theirs. */
 template <class format>
 static __device__ __forceinline__ norm_statistics await_residual(const cf_token_args &args,
+                                                                 const token_turn &turn,
                                                                  int32_t round, int32_t n_updates,
                                                                  int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
-    uint32_t epoch = per_layer * args.step.epoch + (uint32_t)n_updates;
+    uint32_t epoch = per_layer * turn.epoch + (uint32_t)n_updates;
     if (n_updates == 0)
-        return measure(args, load_embedding<format>(args, thread), thread);
+        return measure(args, load_embedding<format>(args, turn, thread), thread);
     await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
     if (thread == 0)
         trace(args, round, CF_TRACE_RESIDUAL_THERE);
@@ -289,12 +312,13 @@ static __device__ __forceinline__ norm_statistics await_residual(const cf_token_
 /* What a round begins with: the first LayerNorm or the final one, and the second where it is due.
  */
 template <class format>
-static __device__ __forceinline__ void first_norms(const cf_token_args &args, int32_t round,
+static __device__ __forceinline__ void first_norms(const cf_token_args &args,
+                                                   const token_turn &turn, int32_t round,
                                                    int thread)
 {
     const cf_shape &shape = args.model.schedule.shape;
-    norm_statistics statistics =
-        await_residual<format>(args, round, shape.parallel_residual ? round : 2 * round, thread);
+    int32_t n_updates = shape.parallel_residual ? round : 2 * round;
+    norm_statistics statistics = await_residual<format>(args, turn, round, n_updates, thread);
     store_normed(args, CF_VECTOR_NORM1, next_weights(args), statistics, thread);
     if (thread == 0)
         trace(args, round, CF_TRACE_NORM_READY);
@@ -305,33 +329,54 @@ static __device__ __forceinline__ void first_norms(const cf_token_args &args, in
 
 /* Where the residual takes attention's result before the MLP. */
 template <class format>
-static __device__ __forceinline__ void second_norm(const cf_token_args &args, int32_t layer,
+static __device__ __forceinline__ void second_norm(const cf_token_args &args,
+                                                   const token_turn &turn, int32_t layer,
                                                    int thread)
 {
-    norm_statistics statistics = await_residual<format>(args, layer, 2 * layer + 1, thread);
+    norm_statistics statistics = await_residual<format>(args, turn, layer, 2 * layer + 1, thread);
     store_normed(args, CF_VECTOR_NORM2, next_weights(args), statistics, thread);
+}
+
+/* All blocks have published their last residual, and so read all that the next token overwrites. */
+static __device__ __forceinline__ void await_last(const cf_token_args &args, const token_turn &turn,
+                                                  int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
+    uint32_t epoch = per_layer * (turn.epoch + (uint32_t)schedule.shape.n_layers);
+    await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
+}
+
+template <class format>
+static __device__ __forceinline__ void load_token(const cf_token_args &args, const token_turn &turn,
+                                                  int thread)
+{
+    const cf_shape &shape = args.model.schedule.shape;
+    fetch_weights(args, norm1_weights(args, 0), thread);
+    for (int32_t round = 0; round < shape.n_layers + (has_last(args, turn) ? 1 : 0); round++) {
+        first_norms<format>(args, turn, round, fresh(thread));
+        if (round == shape.n_layers)
+            return;
+        if (!shape.parallel_residual) {
+            fetch_weights(args, norm2_weights(args, round), fresh(thread));
+            gather_attention(args, turn, round, fresh(thread));
+            second_norm<format>(args, turn, round, fresh(thread));
+        }
+        fetch_weights(args, norm1_weights(args, round + 1), fresh(thread));
+        gather_ffn(args, turn, round, fresh(thread));
+        if (shape.parallel_residual)
+            gather_attention(args, turn, round, fresh(thread));
+    }
+    await_last(args, turn, fresh(thread));
 }
 
 template <class format>
 static __device__ __forceinline__ void stage_vectors(const cf_token_args &args, int thread)
 {
-    const cf_shape &shape = args.model.schedule.shape;
-    bool want_last = args.step.want_logits || args.step.want_hidden;
-    fetch_weights(args, norm1_weights(args, 0), thread);
-    for (int32_t round = 0; round < shape.n_layers + (want_last ? 1 : 0); round++) {
-        first_norms<format>(args, round, fresh(thread));
-        if (round == shape.n_layers)
-            break;
-        if (!shape.parallel_residual) {
-            fetch_weights(args, norm2_weights(args, round), fresh(thread));
-            gather_attention(args, round, fresh(thread));
-            second_norm<format>(args, round, fresh(thread));
-        }
-        fetch_weights(args, norm1_weights(args, round + 1), fresh(thread));
-        gather_ffn(args, round, fresh(thread));
-        if (shape.parallel_residual)
-            gather_attention(args, round, fresh(thread));
-    }
+    token_turn turn = first_turn(args);
+    do {
+        load_token<format>(args, turn, fresh(thread));
+    } while (next_turn(args, turn));
 }
 
 #endif
