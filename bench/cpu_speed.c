@@ -1,19 +1,23 @@
 /*
- * The CPU backend at the seam: prompts and decoding of a checkpoint beside the ceilings measured in
- * the same process. CSV to stdout: what, tokens, isa, threads, best and median tokens/s, and
- * percent of the ceiling that bounds it.
+ * The CPU backend at the seam: prompts and decoding of a checkpoint, each try between two
+ * measurements of what bounds it, since a machine's speed drifts. CSV to stdout: what, tokens, isa,
+ * threads, best and median tokens/s, the median percent of the better ceiling of the two, and for
+ * decoding the median percent of reading the mapped weights, once through, and doing nothing else.
  */
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define N_CONTEXT 1024
 #define MAX_TRIES 25
+
+static volatile uint64_t sink; /* where sums go, so that no compiler leaves them out */
 
 /* An open checkpoint and a session of it. */
 typedef struct subject {
@@ -102,32 +106,80 @@ static double token_bytes(const cf_checkpoint *checkpoint)
     return total;
 }
 
-/* The least seconds that n tokens can take by the ceilings measured now. */
-static double floor_seconds(const subject *it, size_t n, size_t n_step)
+/* The least seconds that a step of n tokens can take by the ceiling measured now. */
+static double floor_seconds(const subject *it, size_t n)
 {
     cf_ceilings ceilings;
     cf_error error;
-    must(cf_cpu_backend.measure(it->model, it->options.n_threads, n_step == 1 ? 0 : n_step,
-                                &ceilings, &error),
-         &error);
-    double steps = (double)n / (double)n_step;
-    double read_s = token_bytes(&it->checkpoint) / ceilings.read_bytes_per_s;
-    fprintf(stderr, "read %.1f GB/s, products %.0f GFLOP/s\n", ceilings.read_bytes_per_s * 1e-9,
-            ceilings.matmul_flop_per_s * 1e-9);
-    return steps * (n_step == 1 ? read_s : ceilings.matmul_s);
+    must(
+        cf_cpu_backend.measure(it->model, it->options.n_threads, n == 1 ? 0 : n, &ceilings, &error),
+        &error);
+    return n == 1 ? token_bytes(&it->checkpoint) / ceilings.read_bytes_per_s : ceilings.matmul_s;
+}
+
+/* Seconds to read the matrices where they lie, in the order of the file. */
+static double read_weights(const subject *it)
+{
+    const cf_kernels *kernels = cf_kernels_best();
+    uint64_t start = cf_clock_ns(), total = 0;
+#pragma omp parallel num_threads(it->options.n_threads) reduction(+ : total)
+    {
+        size_t index = (size_t)omp_get_thread_num(), count = (size_t)omp_get_num_threads();
+        for (size_t i = 0; i < it->checkpoint.n_tensors; i++) {
+            const cf_tensor *tensor = &it->checkpoint.tensors[i];
+            if (tensor->n_dims != 2 || strstr(tensor->name, "embed_in") != NULL)
+                continue;
+            size_t n_bytes =
+                (size_t)(tensor->dims[0] * tensor->dims[1]) * cf_dtype_bytes(tensor->dtype);
+            size_t share = n_bytes / count / 4096 * 4096;
+            total += kernels->read((const char *)tensor->data + index * share, share);
+        }
+    }
+    sink = total;
+    return (double)(cf_clock_ns() - start) * 1e-9;
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return values[n / 2];
+}
+
+static double smaller(double a, double b)
+{
+    return a < b ? a : b;
 }
 
 static void report(subject *it, const char *what, size_t n, size_t n_step, int tries)
 {
-    double seconds[MAX_TRIES];
+    double seconds[MAX_TRIES], of_ceiling[MAX_TRIES], of_weights[MAX_TRIES];
+    double steps = (double)n / (double)n_step, before = floor_seconds(it, n_step);
     evaluate(it, n, n_step);
-    for (int i = 0; i < tries; i++)
+    for (int i = 0; i < tries; i++) {
+        double weights = smaller(read_weights(it), read_weights(it));
         seconds[i] = evaluate(it, n, n_step);
-    qsort(seconds, (size_t)tries, sizeof *seconds, compare);
-    double least = floor_seconds(it, n, n_step);
-    printf("%s,%zu,%s,%d,%.1f,%.1f,%.1f\n", what, n, it->isa, it->options.n_threads,
-           (double)n / seconds[0], (double)n / seconds[tries / 2], 100 * least / seconds[0]);
+        weights = smaller(weights, smaller(read_weights(it), read_weights(it)));
+        double after = floor_seconds(it, n_step);
+        of_ceiling[i] = 100 * steps * smaller(before, after) / seconds[i];
+        of_weights[i] = 100 * steps * weights / seconds[i];
+        before = after;
+    }
+    double middle = median(seconds, tries);
+    printf("%s,%zu,%s,%d,%.1f,%.1f,%.1f,", what, n, it->isa, it->options.n_threads,
+           (double)n / seconds[0], (double)n / middle, median(of_ceiling, tries));
+    if (n_step == 1)
+        printf("%.1f", median(of_weights, tries));
+    printf("\n");
     fflush(stdout);
+}
+
+/* The fastest that runs here. */
+static cf_isa best_isa(void)
+{
+    int isa = CF_ISA_COUNT - 1;
+    while (cf_kernels_get((cf_isa)isa) == NULL)
+        isa--;
+    return (cf_isa)isa;
 }
 
 int main(int count, char **arguments)
@@ -141,8 +193,9 @@ int main(int count, char **arguments)
     if (tries < 1 || tries > MAX_TRIES)
         tries = 5;
     open_subject(&it, arguments[1], count > 3 ? atoi(arguments[3]) : 0,
-                 count > 4 ? (cf_isa)atoi(arguments[4]) : CF_ISA_AVX512);
-    printf("what,tokens,isa,threads,best_tokens_per_s,median_tokens_per_s,percent_of_ceiling\n");
+                 count > 4 ? (cf_isa)atoi(arguments[4]) : best_isa());
+    printf("what,tokens,isa,threads,best_tokens_per_s,median_tokens_per_s,percent_of_ceiling,"
+           "percent_of_reading_weights\n");
     report(&it, "prompt", 128, 128, tries);
     report(&it, "prompt", 512, 512, tries);
     report(&it, "decode", 64, 1, tries);

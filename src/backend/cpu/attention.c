@@ -82,7 +82,8 @@ static void attend_few(cf_backend_session *session, cf_worker worker, size_t lay
 {
     float *scores = session->scores + worker.index * session->score_stride;
     size_t n_heads = (size_t)session->model->neox->shape.n_heads;
-    for (size_t index = worker.index; index < n_heads; index += worker.count) {
+    cf_team_share(&session->team, worker, n_heads);
+    for (size_t index; (index = cf_team_take(&session->team, worker)) < n_heads;) {
         head_view head = head_of(session, layer, index);
         write_cache(session, &head, n, pos);
         for (size_t t = 0; t < n; t++)

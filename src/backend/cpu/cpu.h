@@ -9,9 +9,16 @@
 /* From so many tokens on, products go through the BLAS. */
 #define CF_CPU_MANY_TOKENS 24
 
-/* A panel of weights: as float32 it takes half of a second-level cache of 1 MB. */
+/*
+ * A panel of weights: as float32 it takes half of a second-level cache of 1 MB. Where a product has
+ * few rows, panels are half as high, so that workers end together.
+ */
 #define CF_CPU_PANEL_ROWS 96
 #define CF_CPU_PANEL_COLUMNS 1024
+#define CF_CPU_FEW_ROWS 2048
+
+/* Bytes of weights that a worker takes at a time where few tokens are multiplied. */
+#define CF_CPU_PIECE_BYTES 98304
 
 /* Columns of an input that are transposed at a time. */
 #define CF_CPU_TRANSPOSE_COLUMNS 32
@@ -24,6 +31,15 @@ typedef struct cf_cpu_layer {
     const float *dense_bias, *down_bias; /* [d_model] */
     const float *up_bias;                /* [d_ffn] */
 } cf_cpu_layer;
+
+/*
+ * How far apart the rows of n values are in what the BLAS reads and writes: an odd number of cache
+ * lines, since rows a power of two apart fall into the same few sets of a cache.
+ */
+static inline size_t cf_cpu_stride(size_t n)
+{
+    return ((n + 15) / 16 | 1) * 16;
+}
 
 struct cf_backend_model {
     const cf_neox *neox;
@@ -46,17 +62,18 @@ struct cf_backend_session {
     float *normed2;  /* [n_chunk][d_model] */
     float *qkv;      /* [n_chunk][3 d_model] */
     float *attended; /* [n_chunk][d_model] */
-    float *ffn;      /* [n_chunk][d_ffn] */
+    float *ffn;      /* [n_chunk][d_ffn], or inner: [d_ffn][stride of n] */
     float *cos_sin;  /* [n_chunk][2][d_rotary / 2] */
     float *scores;   /* [n_threads][score_stride] */
     size_t score_stride;
-    float *transposed; /* inputs of the products at hand, [columns][n] one after the other */
-    float *panels;     /* [n_threads][CF_CPU_PANEL_ROWS][CF_CPU_PANEL_COLUMNS]: widened weights */
-    float *products;   /* [n_threads][CF_CPU_PANEL_ROWS][n_chunk] */
-    float *blocks;     /* [n_threads][cf_cpu_block_floats()]: attention of many tokens */
-    void *keys;        /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
-    void *values;      /* the same */
-    size_t kv_bytes;   /* of each of the two */
+    float *
+        transposed; /* inputs of the products at hand, [columns][stride of n] one after the other */
+    float *panels;  /* [n_threads][CF_CPU_PANEL_ROWS][CF_CPU_PANEL_COLUMNS]: widened weights */
+    float *products; /* [n_threads][CF_CPU_PANEL_ROWS][stride of n_chunk] */
+    float *blocks;   /* [n_threads][cf_cpu_block_floats()]: attention of many tokens */
+    void *keys;      /* [n_layers][n_heads][n_context][d_head] of kv_dtype */
+    void *values;    /* the same */
+    size_t kv_bytes; /* of each of the two */
 };
 
 /* Processors that this process may use: affinity and the control group's quota. At least 1. */
@@ -67,8 +84,8 @@ uint64_t cf_cpu_available_bytes(void);
 
 /*
  * One term of a sum of matrix products: input weightᵀ + bias. An `inner` input or output is left in
- * the order that suits the products, [columns][n] or [n][columns]: only another product of the same
- * n, which says so too, can read it.
+ * the order that suits the products, [columns][cf_cpu_stride(n)] or [n][columns]: only another
+ * product of the same n, which says so too, can read it.
  */
 typedef struct cf_term {
     const float *input; /* [n][columns of weight] */

@@ -67,26 +67,53 @@ static void stream_rows(const cf_backend_session *session, const cf_linear *line
     finish(session, linear, rows, n);
 }
 
-/* An equal share of each product's rows, in whole groups. */
-static void stream_linears(const cf_backend_session *session, cf_worker worker,
-                           const cf_linear *linears, size_t n_linears, size_t n)
+/* Rows that are worked on in one go: whole groups. */
+static size_t piece_rows(const cf_linear *linear)
 {
-    for (size_t i = 0; i < n_linears; i++) {
-        size_t n_rows = rows_of(&linears[i]);
-        size_t n_groups = (n_rows + CF_KERNEL_ROWS - 1) / CF_KERNEL_ROWS;
-        range rows = {n_groups * worker.index / worker.count * CF_KERNEL_ROWS,
-                      n_groups * (worker.index + 1) / worker.count * CF_KERNEL_ROWS};
-        rows.end = rows.end < n_rows ? rows.end : n_rows;
-        if (rows.first < rows.end)
-            stream_rows(session, &linears[i], rows, n);
+    size_t row_bytes = 0;
+    for (size_t i = 0; i < linear->n_terms; i++)
+        row_bytes += columns_of(&linear->terms[i]) * cf_dtype_bytes(linear->terms[i].weight->dtype);
+    size_t n_groups = CF_CPU_PIECE_BYTES / (row_bytes * CF_KERNEL_ROWS);
+    return (n_groups > 0 ? n_groups : 1) * CF_KERNEL_ROWS;
+}
+
+static size_t count_pieces(size_t n_rows, size_t piece)
+{
+    return (n_rows + piece - 1) / piece;
+}
+
+static range rows_in(size_t n_rows, size_t piece, size_t index)
+{
+    range rows = {index * piece, (index + 1) * piece};
+    rows.end = rows.end < n_rows ? rows.end : n_rows;
+    return rows;
+}
+
+/* Pieces of all products as if they were one, so that workers walk through memory. */
+static void stream_linears(cf_backend_session *session, cf_worker worker, const cf_linear *linears,
+                           size_t n_linears, size_t n)
+{
+    size_t n_pieces = 0;
+    for (size_t i = 0; i < n_linears; i++)
+        n_pieces += count_pieces(rows_of(&linears[i]), piece_rows(&linears[i]));
+    cf_team_share(&session->team, worker, n_pieces);
+    for (size_t taken; (taken = cf_team_take(&session->team, worker)) < n_pieces;) {
+        const cf_linear *linear = linears;
+        size_t piece = piece_rows(linear), count = count_pieces(rows_of(linear), piece);
+        for (; taken >= count; count = count_pieces(rows_of(linear), piece)) {
+            taken -= count;
+            piece = piece_rows(++linear);
+        }
+        stream_rows(session, linear, rows_in(rows_of(linear), piece, taken), n);
     }
 }
 
-/* Transposes the terms' inputs, one after the other, into session->transposed: [columns][n]. */
+/* Transposes the terms' inputs, one after the other, into session->transposed. */
 static void transpose_inputs(cf_backend_session *session, cf_worker worker,
                              const cf_linear *linears, size_t n_linears, size_t n)
 {
     float *to = session->transposed;
+    size_t stride = cf_cpu_stride(n);
     for (size_t i = 0; i < n_linears; i++)
         for (size_t j = 0; j < linears[i].n_terms; j++) {
             const cf_term *term = &linears[i].terms[j];
@@ -94,34 +121,35 @@ static void transpose_inputs(cf_backend_session *session, cf_worker worker,
             if (term->input_inner)
                 continue;
             for (size_t c = worker.index * step; c < columns; c += worker.count * step)
-                session->kernels->transpose(to + c * n, n, term->input + c, columns, n,
+                session->kernels->transpose(to + c * stride, stride, term->input + c, columns, n,
                                             columns - c < step ? columns - c : step, false);
-            to += columns * n;
+            to += columns * stride;
         }
 }
 
-/* product [rows][n] += weight rows × input, block of columns by block */
+/* product [rows][stride] += weight rows × input, block of columns by block */
 static bool multiply_term(cf_backend_session *session, cf_worker worker, const cf_term *term,
                           const float *input, range rows, size_t n, float *product)
 {
     float *panel = session->panels + worker.index * CF_CPU_PANEL_ROWS * CF_CPU_PANEL_COLUMNS;
-    size_t count = rows.end - rows.first, columns = columns_of(term);
+    size_t count = rows.end - rows.first, columns = columns_of(term), stride = cf_cpu_stride(n);
     cf_widen_fn *widen = session->kernels->widen[term->weight->dtype];
     for (size_t c = 0; c < columns; c += CF_CPU_PANEL_COLUMNS) {
         size_t width = columns - c < CF_CPU_PANEL_COLUMNS ? columns - c : CF_CPU_PANEL_COLUMNS;
         for (size_t r = 0; r < count; r++)
             widen(panel + r * width, weight_at(term, rows.first + r, c), width);
         if (!cf_blas_multiply(count, n, width, (cf_matrix){panel, width},
-                              (cf_matrix){input + c * n, n}, false, true, product, n))
+                              (cf_matrix){input + c * stride, stride}, false, true, product,
+                              stride))
             return false;
     }
     return true;
 }
 
-/* product [rows][n] = the biases of its terms, along each row */
+/* product [rows][stride] = the biases of its terms, along each row */
 static void start_panel(const cf_linear *linear, range rows, size_t n, float *product)
 {
-    for (size_t r = rows.first; r < rows.end; r++, product += n) {
+    for (size_t r = rows.first; r < rows.end; r++, product += cf_cpu_stride(n)) {
         float bias = 0;
         for (size_t i = 0; i < linear->n_terms; i++)
             bias += linear->terms[i].bias != NULL ? linear->terms[i].bias[r] : 0;
@@ -134,25 +162,31 @@ static bool multiply_panel(cf_backend_session *session, cf_worker worker, const 
                            const float *transposed, range rows, size_t n)
 {
     const cf_kernels *kernels = session->kernels;
-    size_t count = rows.end - rows.first;
-    float *product =
-        session->products + worker.index * CF_CPU_PANEL_ROWS * session->options.n_chunk;
+    size_t count = rows.end - rows.first, stride = cf_cpu_stride(n);
+    float *product = session->products +
+                     worker.index * CF_CPU_PANEL_ROWS * cf_cpu_stride(session->options.n_chunk);
     if (linear->output_inner)
-        product = linear->output + rows.first * n;
+        product = linear->output + rows.first * stride;
     start_panel(linear, rows, n, product);
     for (size_t i = 0; i < linear->n_terms; i++) {
         const cf_term *term = &linear->terms[i];
         const float *input = term->input_inner ? term->input : transposed;
         if (!multiply_term(session, worker, term, input, rows, n, product))
             return false;
-        transposed += term->input_inner ? 0 : columns_of(term) * n;
+        transposed += term->input_inner ? 0 : columns_of(term) * stride;
     }
-    if (linear->activated)
-        kernels->activate(product, session->model->neox->shape.activation, count * n);
+    for (size_t r = 0; linear->activated && r < count; r++)
+        kernels->activate(product + r * stride, session->model->neox->shape.activation, n);
     if (!linear->output_inner)
-        kernels->transpose(linear->output + rows.first, rows_of(linear), product, n, count, n,
+        kernels->transpose(linear->output + rows.first, rows_of(linear), product, stride, count, n,
                            linear->add);
     return true;
+}
+
+/* By sizes alone, since a product's last bits may depend on it. */
+static size_t panel_rows(size_t n_rows)
+{
+    return n_rows < CF_CPU_FEW_ROWS ? CF_CPU_PANEL_ROWS / 2 : CF_CPU_PANEL_ROWS;
 }
 
 /* Panels of all products, claimed one by one. */
@@ -162,19 +196,18 @@ static void multiply_linears(cf_backend_session *session, cf_worker worker,
     const float *transposed = session->transposed;
     size_t claimed = cf_team_claim(&session->team), begin = 0;
     for (size_t i = 0; i < n_linears; i++) {
-        size_t n_rows = rows_of(&linears[i]);
-        size_t n_panels = (n_rows + CF_CPU_PANEL_ROWS - 1) / CF_CPU_PANEL_ROWS;
+        size_t n_rows = rows_of(&linears[i]), panel = panel_rows(n_rows);
+        size_t n_panels = count_pieces(n_rows, panel);
         for (; claimed < begin + n_panels; claimed = cf_team_claim(&session->team)) {
-            range rows = {(claimed - begin) * CF_CPU_PANEL_ROWS, 0};
-            rows.end =
-                rows.first + CF_CPU_PANEL_ROWS < n_rows ? rows.first + CF_CPU_PANEL_ROWS : n_rows;
-            if (!multiply_panel(session, worker, &linears[i], transposed, rows, n))
+            if (!multiply_panel(session, worker, &linears[i], transposed,
+                                rows_in(n_rows, panel, claimed - begin), n))
                 atomic_store_explicit(&session->failed, true, memory_order_relaxed);
         }
         begin += n_panels;
         for (size_t j = 0; j < linears[i].n_terms; j++)
-            transposed +=
-                linears[i].terms[j].input_inner ? 0 : columns_of(&linears[i].terms[j]) * n;
+            transposed += linears[i].terms[j].input_inner
+                              ? 0
+                              : columns_of(&linears[i].terms[j]) * cf_cpu_stride(n);
     }
 }
 

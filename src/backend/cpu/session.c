@@ -43,12 +43,12 @@ static size_t score_stride(const cf_backend_options *options)
     X(normed2, N *D)                                                                               \
     X(qkv, 3 * N * D)                                                                              \
     X(attended, N *D)                                                                              \
-    X(ffn, N *F)                                                                                   \
+    X(ffn, cf_cpu_stride(N) * F)                                                                   \
     X(cos_sin, N *(size_t)shape->d_rotary)                                                         \
     X(scores, T *score_stride(options))                                                            \
-    X(transposed, 2 * N * D)                                                                       \
+    X(transposed, 2 * cf_cpu_stride(N) * D)                                                        \
     X(panels, T *CF_CPU_PANEL_ROWS *CF_CPU_PANEL_COLUMNS)                                          \
-    X(products, T *CF_CPU_PANEL_ROWS *N)                                                           \
+    X(products, T *CF_CPU_PANEL_ROWS *cf_cpu_stride(N))                                            \
     X(blocks, T *cf_cpu_block_floats(shape))
 
 cf_status cf_cpu_session_measure(const cf_backend_model *model, const cf_backend_options *options,
@@ -110,6 +110,7 @@ void cf_cpu_session_free(cf_backend_session *session)
 #define FREE(field, n) cf_dealloc(session->field);
     SCRATCH(FREE)
 #undef FREE
+    cf_dealloc(session->team.shares);
     unmap(session->keys, session->kv_bytes);
     unmap(session->values, session->kv_bytes);
     cf_dealloc(session);
@@ -126,6 +127,7 @@ static cf_status allocate(cf_backend_session *session, cf_error *error)
     session->kv_bytes = count * element;
     CF_TRY(map_zeros(&session->keys, session->kv_bytes, error));
     CF_TRY(map_zeros(&session->values, session->kv_bytes, error));
+    CF_TRY(CF_ALLOC(&session->team.shares, T, "shares", error));
 #define ALLOCATE(field, n) CF_TRY(CF_ALLOC(&session->field, n, #field, error));
     SCRATCH(ALLOCATE)
 #undef ALLOCATE
