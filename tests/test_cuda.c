@@ -115,7 +115,8 @@ static void layers_of_the_family_give_the_logits_of_the_cpu(void **state)
     } models[] = {{32, 4, true},  {32, 8, true},   {64, 12, true},  {64, 16, true},
                   {256, 8, true}, {128, 16, true}, {128, 32, true}, {128, 40, true},
                   {96, 64, true}, {80, 32, false}, {128, 32, false}};
-    static const size_t ends[] = {1, 2, 65, 130};
+    /* Where a tile of keys and values ends, and where a long context does. */
+    static const size_t ends[] = {1, 2, 31, 32, 33, 65, 130, 778, 2048};
     (void)state;
     test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {

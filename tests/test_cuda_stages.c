@@ -17,11 +17,11 @@
 
 /*
  * Rounding a value to float16 errs by at most 2^-11 of it; in the root mean square of values that
- * fill their binades evenly, by less than 0.6 * 2^-11. Errors of independent sign add up as squares
- * in a product of unit gain, as before it. So a stage on whose way a value is rounded k times errs
- * by less than 0.6 * 2^-11 * sqrt(k); each is held to 2^-11 * sqrt(k). Weights of a LayerNorm are
- * float16 too, which is one rounding more for the norm. The two lowest bits that the residual loses
- * (2^-22) do not count beside these.
+ * fill their binades evenly, by 0.38 * 2^-11. Errors of independent sign add up as squares in a
+ * product of unit gain, as before it. So a stage on whose way a value is rounded k times errs by
+ * about 0.38 * 2^-11 * sqrt(k); each is held to 2^-11 * sqrt(k). Weights of a LayerNorm are float16
+ * too, which is one rounding more for the norm. The two lowest bits that the residual loses (2^-22)
+ * do not count beside these. docs/numerics.md has the same.
  */
 #define UNIT 0x1p-11
 #define LAYERNORM_TOLERANCE UNIT           /* the weights */
