@@ -126,7 +126,7 @@ typedef enum cf_dtype {
 } cf_dtype;
 
 typedef enum cf_backend {
-    CF_BACKEND_AUTO = 0, /* CUDA if it was built in and a usable GPU is there, else CPU */
+    CF_BACKEND_AUTO = 0, /* CUDA if it was built in, a GPU is there and takes the model, else CPU */
     CF_BACKEND_CPU = 1,
     CF_BACKEND_CUDA = 2,
 } cf_backend;

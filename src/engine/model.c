@@ -60,15 +60,28 @@ static cf_status list_used(cf_model *model, size_t n_tensors, cf_error *error)
     return CF_STATUS_OK;
 }
 
+/* Weights of a folder that AUTO's first choice cannot take go to the CPU, which takes all. */
+static cf_status hand_over(cf_model *model, const cf_model_options *options, cf_error *error)
+{
+    cf_status status = model->backend->model_create(&model->neox, options, &model->prepared,
+                                                    &model->info.backend_text, error);
+    if (status == CF_STATUS_UNSUPPORTED && options->backend == CF_BACKEND_AUTO &&
+        model->path != NULL && model->backend->id != CF_BACKEND_CPU) {
+        model->backend = &cf_cpu_backend;
+        status = model->backend->model_create(&model->neox, options, &model->prepared,
+                                              &model->info.backend_text, error);
+    }
+    model->info.backend = model->backend->id;
+    return status;
+}
+
 /* Binds the tensors and hands them to the backend. */
 static cf_status prepare(cf_model *model, const cf_shape *shape, const cf_tensor *tensors,
                          size_t n_tensors, const cf_model_options *options, cf_error *error)
 {
     CF_TRY(cf_neox_bind(shape, tensors, n_tensors, &model->neox, error));
     CF_TRY(list_used(model, n_tensors, error));
-    model->info.backend = model->backend->id;
-    return model->backend->model_create(&model->neox, options, &model->prepared,
-                                        &model->info.backend_text, error);
+    return hand_over(model, options, error);
 }
 
 static cf_status read_options(const cf_model_options *from, cf_model_options *options,
