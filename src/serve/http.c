@@ -1,9 +1,10 @@
 #include "serve/http.h"
 
-#include "base/clock.h"
 #include "base/memory.h"
 #include "base/status.h"
+#include "serve/front.h"
 #include "serve/routes.h"
+#include "serve/visits.h"
 #include "serve/worker.h"
 
 #include <errno.h>
@@ -16,11 +17,9 @@
 #define N_THREADS 4
 #define MIN_CONNECTIONS 64
 #define SPARE_FILES 64 /* that the process needs beside connections */
-#define CONNECTION_MEMORY_BYTES 16384
+#define CONNECTION_MEMORY_BYTES                                                                    \
+    49152 /* three times a head: as bytes, taken apart, and an answer's */
 #define STREAM_BLOCK_BYTES 16384
-
-/* A body that comes slower than this in all is not waited for. */
-#define BODY_TIME_NS 120000000000u
 
 /* What is declared longer than this is not even read before it is refused. */
 #define DISCARD_BYTES 67108864u
@@ -31,7 +30,8 @@
 struct cf_http {
     cf_service *service;
     struct MHD_Daemon *daemon;
-    int fd; /* of the listening socket once quiesced, else -1 */
+    cf_front *front;
+    cf_visits visits;
     atomic_size_t body_bytes;
 };
 
@@ -44,7 +44,6 @@ typedef struct exchange {
     cf_sink body;
     size_t n_counted; /* bytes that body_bytes has of it */
     size_t n_received;
-    uint64_t started_ns;
     cf_fault fault; /* found before the body was read */
     const char *allow;
     bool is_preflight;
@@ -69,6 +68,22 @@ static void watch(exchange *it)
         MHD_get_connection_info(it->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     cf_worker_watch(it->http->service->worker, it->job, info != NULL ? info->connect_fd : -1,
                     resume, it);
+}
+
+/* ---- How long a request may take to come ---- */
+
+static cf_visit *visit_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info != NULL ? info->socket_context : NULL;
+}
+
+static void enter(cf_http *http, struct MHD_Connection *connection, void **context)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *context = info != NULL ? cf_visits_enter(&http->visits, info->connect_fd) : NULL;
 }
 
 /* ---- Answers ---- */
@@ -98,6 +113,9 @@ static enum MHD_Result send_response(exchange *it, int http, const char *content
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
     if (http == 405 && it->allow != NULL)
         MHD_add_response_header(response, "Allow", it->allow);
+    /* What a client that sends wrong requests sends next may be no request at all. */
+    if (http == 400 || http == 404 || http == 405 || http == 413)
+        MHD_add_response_header(response, "Connection", "close");
     if (http == 429 || http == 503)
         MHD_add_response_header(response, "Retry-After", "1");
     atomic_fetch_add(&it->http->service->metrics.responses[http / 100], 1);
@@ -234,7 +252,7 @@ static enum MHD_Result begin(cf_http *http, struct MHD_Connection *connection, c
     *context = it;
     it->http = http;
     it->connection = connection;
-    it->started_ns = cf_clock_ns();
+    cf_visits_expect(&http->visits, visit_of(connection));
     check_head(it, method, path);
     /* An answer before the body is read closes the connection, and the client may never see it. */
     if (it->fault.http != 0 && declared_length(it) > DISCARD_BYTES)
@@ -261,8 +279,7 @@ static void drop_body(exchange *it)
 static enum MHD_Result receive(exchange *it, const char *data, size_t n)
 {
     it->n_received += n;
-    if (it->n_received > DISCARD_BYTES + it->http->service->max_body_bytes ||
-        cf_clock_ns() - it->started_ns > BODY_TIME_NS)
+    if (it->n_received > DISCARD_BYTES + it->http->service->max_body_bytes)
         return MHD_NO;
     if (it->fault.http == 0 && it->n_received > it->http->service->max_body_bytes)
         refuse_length(it, it->http->service->max_body_bytes);
@@ -276,6 +293,7 @@ static enum MHD_Result receive(exchange *it, const char *data, size_t n)
 static enum MHD_Result answer(exchange *it)
 {
     cf_service *service = it->http->service;
+    cf_visits_answer(visit_of(it->connection));
     if (it->is_preflight)
         return send_response(it, 204, NULL,
                              MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT));
@@ -312,10 +330,11 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
 static void on_completed(void *user, struct MHD_Connection *connection, void **context,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)user, (void)connection, (void)code;
+    (void)code;
     exchange *it = *context;
     if (it == NULL)
         return;
+    cf_visits_expect(&((cf_http *)user)->visits, visit_of(connection));
     if (it->job != NULL)
         cf_worker_release(it->http->service->worker, it->job);
     drop_body(it);
@@ -327,12 +346,26 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
 static void on_connection(void *user, struct MHD_Connection *connection, void **context,
                           enum MHD_ConnectionNotificationCode code)
 {
-    (void)connection, (void)context;
     cf_http *http = user;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED)
-        atomic_fetch_add(&http->service->metrics.connections, 1);
-    else
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        enter(http, connection, context);
+        return;
+    }
+    cf_visits_leave(&http->visits, *context);
+    atomic_fetch_sub(&http->service->metrics.connections, 1); /* the front counted it */
+}
+
+/* The library closes the socket if it does not take it. */
+static void take_over(void *user, int fd, const struct sockaddr *address, socklen_t n_bytes)
+{
+    cf_http *http = user;
+    if (MHD_add_connection(http->daemon, fd, address, n_bytes) != MHD_YES)
         atomic_fetch_sub(&http->service->metrics.connections, 1);
+}
+
+static void hang_up(void *user)
+{
+    cf_visits_sweep(&((cf_http *)user)->visits);
 }
 
 /* ---- Starting and stopping ---- */
@@ -350,39 +383,58 @@ static unsigned count_connections(void)
                                                           : MIN_CONNECTIONS;
 }
 
+static cf_status start(cf_http *self, int fd, unsigned timeout_s, cf_error *error)
+{
+    unsigned n_connections = count_connections();
+    self->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0,
+        NULL, NULL, on_request, self, MHD_OPTION_NOTIFY_COMPLETED, on_completed, self,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, self, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)N_THREADS, MHD_OPTION_CONNECTION_LIMIT, n_connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
+    if (self->daemon == NULL)
+        return cf_fail(error, CF_STATUS_IO, "starting the HTTP threads: %s", strerror(errno));
+    const cf_front_options options = {
+        .fd = fd,
+        .timeout_s = timeout_s,
+        .max_connections = n_connections,
+        .metrics = &self->service->metrics,
+        .hand_over = take_over,
+        .tick = hang_up,
+        .user = self,
+    };
+    return cf_front_start(&options, &self->front, error);
+}
+
 cf_status cf_http_start(cf_service *service, int fd, unsigned timeout_s, cf_http **http,
                         cf_error *error)
 {
     CF_TRY(CF_ALLOC(http, 1, "server", error));
     cf_http *self = *http;
     self->service = service;
-    self->fd = -1;
-    self->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, self,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, self, MHD_OPTION_THREAD_POOL_SIZE,
-        (unsigned)N_THREADS, MHD_OPTION_CONNECTION_LIMIT, count_connections(),
-        MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
-    if (self->daemon == NULL) {
-        cf_dealloc(self);
+    self->visits.allowed_ns = 2 * timeout_s * 1000000000ull;
+    pthread_mutex_init(&self->visits.lock, NULL);
+    cf_status status = start(self, fd, timeout_s, error);
+    if (status != CF_STATUS_OK) {
+        cf_http_stop(self);
         *http = NULL;
-        return cf_fail(error, CF_STATUS_IO, "starting the HTTP threads: %s", strerror(errno));
     }
-    return CF_STATUS_OK;
+    return status;
 }
 
 void cf_http_quiesce(cf_http *http)
 {
-    http->fd = MHD_quiesce_daemon(http->daemon);
+    cf_front_quiesce(http->front);
 }
 
 void cf_http_stop(cf_http *http)
 {
     if (http == NULL)
         return;
-    MHD_stop_daemon(http->daemon);
-    if (http->fd >= 0)
-        close(http->fd);
+    cf_front_free(http->front); /* it hands connections over until then */
+    if (http->daemon != NULL)
+        MHD_stop_daemon(http->daemon);
+    pthread_mutex_destroy(&http->visits.lock);
     cf_dealloc(http);
 }

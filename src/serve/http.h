@@ -8,7 +8,8 @@ typedef struct cf_http cf_http;
 
 /*
  * Serves the listening socket `fd`, which it then owns, on a few threads. Connections that are
- * silent for timeout_s seconds are closed. Errors: IO.
+ * silent for timeout_s seconds are closed, and those that take twice as long for a request's head,
+ * or again for its body. Errors: IO.
  */
 cf_status cf_http_start(cf_service *service, int fd, unsigned timeout_s, cf_http **http,
                         cf_error *error);

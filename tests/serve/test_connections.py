@@ -1,8 +1,11 @@
 """Clients that are slow, silent, many, rude or gone: answered or closed, and the server goes on."""
 import json
+import random
 import resource
 import socket
 import time
+
+import pytest
 
 BODY = json.dumps({"prompt": "It was", "max_tokens": 4, "temperature": 0}).encode()
 HEAD = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -60,22 +63,92 @@ def test_the_old_protocol_is_answered_and_closed(server):
     assert data.endswith(b"data: [DONE]\n\n")
 
 
-def test_what_is_no_http_is_refused(server):
-    for data in (b"\r\n\r\n\r\n", b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50,
-                 b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\n"
-                 b"Host: x\r\nContent-Length: -5\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\n"
-                 b"Host: x\r\nContent-Length: x\r\n\r\n", b"GET / HTTP/1.1\r\n" +
-                 b"X-Header: value\r\n" * 5000 + b"\r\n", b"GET /" + b"a" * 100_000 +
-                 b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+
+NO_HTTP = {
+    "nonsense": b"nonsense\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00" * 50,
+    "a version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "a method alone": b"GET\r\n\r\n",
+    "a method": b"G(T / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two spaces": b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"Host: y\r\n\r\n",
+    "no colon": GET + b"Header\r\n\r\n",
+    "no name": GET + b": value\r\n\r\n",
+    "a space in a name": GET + b"Na me: value\r\n\r\n",
+    "a folded header": GET + b"A: b\r\n c\r\n\r\n",
+    "a zero byte": GET + b"A: b\0c\r\n\r\n",
+    "a return alone": GET + b"A: b\rc\r\n\r\n",
+    "a negative length": POST + b"Content-Length: -5\r\n\r\n",
+    "a length in letters": POST + b"Content-Length: x\r\n\r\n",
+    "no length": POST + b"Content-Length:\r\n\r\n",
+    "a length and a space": POST + b"Content-Length: 5 \r\n\r\n12345",
+    "two lengths": POST + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}{}",
+    "a length and chunks": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an unknown coding": POST + b"Transfer-Encoding: gzip\r\n\r\n",
+    "half a head": GET,
+}
+
+TOO_LARGE = {
+    "many headers": GET + b"X-Header: value\r\n" * 5000 + b"\r\n",
+    "more headers than are taken": GET + b"A:b\r\n" * 128 + b"\r\n",
+    "a long header": GET + b"A: " + b"b" * 16384 + b"\r\n\r\n",
+    "a long target": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a long length": POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
+}
+
+
+def refused(server, data: bytes) -> tuple:
+    """The status and the code of the error object that a refused request is answered with."""
+    with connect(server) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        head, _, body = receive_all(connection).partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert "content-type: application/json" in lines and f"content-length: {len(body)}" in lines
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error" and error["message"]
+    return int(lines[0].split()[1]), error["code"]
+
+
+@pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP)
+def test_what_is_no_http_is_refused(server, data):
+    assert refused(server, data) == (400, "invalid_http")
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_what_is_too_large_is_refused(server, data):
+    status, code = refused(server, data)
+    assert status == 413 and code in ("head_too_large", "body_too_large")
+    check_alive(server)
+
+
+def test_as_much_as_is_taken_is_answered(server):
+    end = b"Connection: close\r\n\r\n"
+    for fields in (b"A:b\r\n" * 126, b"A: " + b"b" * (16384 - len(GET + end) - 5) + b"\r\n"):
+        assert exchange(server, GET + fields + end).startswith(b"HTTP/1.1 200")
+
+
+def test_no_damage_to_a_request_is_answered_with_a_page(server):
+    """Bytes of a request are changed, left out or doubled; all answers are JSON."""
+    source = random.Random(7)
+    whole = HEAD + b"Connection: close\r\n\r\n"
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(source.randint(1, 3)):
+            at = source.randrange(len(data))
+            data[at:at + 1] = source.choice([b"", bytes([source.randrange(256)]),
+                                             data[at:at + 1] * 2, b"\r\n", b" ", b":"])
         with connect(server) as connection:
-            try:
-                connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
-                answer = receive_all(connection)
-            except OSError:  # closed before all of it was sent
-                answer = b""
-        assert b" 500 " not in answer.split(b"\r\n")[0]
-        assert b" 200 " not in answer.split(b"\r\n")[0]
+            connection.sendall(bytes(data) + BODY)
+            connection.shutdown(socket.SHUT_WR)
+            answer = receive_all(connection)
+        if answer:
+            assert b"<html" not in answer and b" 500 " not in answer.split(b"\r\n")[0], data
     check_alive(server)
 
 
@@ -94,6 +167,23 @@ def test_silent_connections_are_closed(serve):
             start = time.monotonic()
             receive_all(connection)
             assert 0.5 < time.monotonic() - start < 10
+    check_alive(server)
+
+
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"], ids=["first", "second"])
+@pytest.mark.parametrize("start", [b"", HEAD + b"\r\n"], ids=["head", "body"])
+def test_requests_that_trickle_in_are_given_up(serve, before, start):
+    """A byte now and then is no silence, but there is an end to it."""
+    server = serve("--timeout", 1)
+    with connect(server) as connection:
+        connection.sendall(before + start)
+        begin = time.monotonic()
+        rest = iter(BODY if start else HEAD)
+        with pytest.raises(OSError):
+            while time.monotonic() - begin < 10:
+                connection.sendall(bytes([next(rest)]))
+                time.sleep(0.2)
+        assert time.monotonic() - begin < 5
     check_alive(server)
 
 
