@@ -316,8 +316,10 @@ static void shared_memory_fits_and_is_aligned(void **state)
 static void check_ring(const cf_schedule *schedule)
 {
     assert_int_equal(schedule->n_slots % schedule->n_consumers, 0);
+    assert_int_equal(schedule->n_slots % schedule->n_producers, 0);
     assert_in_range(schedule->n_slots, 2, CF_SCHEDULE_MAX_SLOTS);
     assert_in_range(schedule->n_window, 1, schedule->n_slots);
+    assert_int_equal(schedule->n_window % schedule->n_producers, 0);
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
         int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;

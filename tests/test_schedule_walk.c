@@ -24,7 +24,7 @@ typedef struct shared_values {
 
 typedef struct walk_block {
     int32_t ring[CF_SCHEDULE_MAX_SLOTS]; /* the tile in each slot, or NOTHING */
-    int32_t n_issued;
+    int32_t next_issued[CF_SCHEDULE_MAX_PRODUCERS];
     int32_t next_tile[MAX_CONSUMERS];
     int32_t n_vectors;      /* loaded so far: the vector warps' place in their program */
     int32_t n_attended;     /* layers */
@@ -178,16 +178,18 @@ static bool step_vectors(token_walk *walk, walk_block *block)
     return true;
 }
 
-static bool step_producer(token_walk *walk, int32_t b)
+static bool step_producer(token_walk *walk, int32_t b, int producer)
 {
     const cf_schedule *schedule = &walk->schedule;
     const cf_share *share = &schedule->shares[b];
     walk_block *block = &walk->blocks[b];
     int32_t n = share->n_layer_tiles * schedule->shape.n_layers + share->n_head_tiles;
-    int32_t *slot = &block->ring[block->n_issued % schedule->n_slots];
-    if (block->n_issued == n || *slot != NOTHING)
+    int32_t *next = &block->next_issued[producer];
+    int32_t *slot = &block->ring[*next % schedule->n_slots];
+    if (*next >= n || *slot != NOTHING)
         return false;
-    *slot = block->n_issued++;
+    *slot = *next;
+    *next += schedule->n_producers;
     return true;
 }
 
@@ -348,18 +350,19 @@ static bool step_attention(token_walk *walk, int32_t b)
 static bool step_actor(token_walk *walk, int32_t b, int actor)
 {
     if (actor == 0)
-        return step_producer(walk, b);
-    if (actor == 1)
         return step_vectors(walk, &walk->blocks[b]);
-    if (actor == 2)
+    if (actor == 1)
         return step_attention(walk, b);
-    return step_consumer(walk, b, actor - 3);
+    if (actor < 2 + walk->schedule.n_producers)
+        return step_producer(walk, b, actor - 2);
+    return step_consumer(walk, b, actor - 2 - walk->schedule.n_producers);
 }
 
 /* Lets one actor, chosen at random among those that can, take a step; false if none can. */
 static bool step_any(token_walk *walk)
 {
-    uint32_t n_actors = 3 + (uint32_t)walk->schedule.n_consumers;
+    uint32_t n_actors =
+        2 + (uint32_t)walk->schedule.n_producers + (uint32_t)walk->schedule.n_consumers;
     uint32_t n = n_actors * (uint32_t)walk->schedule.n_blocks;
     uint32_t first = random_below(walk, n);
     for (uint32_t i = 0; i < n; i++) {
@@ -384,7 +387,9 @@ static void begin_token(token_walk *walk, cf_token token)
         walk->residual.values[i] = weight(walk->neox->embed, token, i);
     for (int32_t b = 0; b < schedule->n_blocks; b++) {
         walk_block *block = &walk->blocks[b];
-        block->n_issued = block->n_vectors = block->n_attended = 0;
+        block->n_vectors = block->n_attended = 0;
+        for (int p = 0; p < CF_SCHEDULE_MAX_PRODUCERS; p++)
+            block->next_issued[p] = p;
         for (int s = 0; s < CF_SCHEDULE_MAX_SLOTS; s++)
             block->ring[s] = NOTHING;
         for (int v = 0; v < CF_N_VECTORS; v++)
@@ -460,6 +465,9 @@ static void make_walk(token_walk *walk, const cf_neox *neox, const cf_gpu_limits
     walk->neox = neox;
     walk->random = seed;
     assert_ok(cf_schedule_create(shape, limits, &walk->schedule, &error), error);
+    /* As larger models have it; each slot must belong to one producer. */
+    if (seed % 2 == 0 && walk->schedule.n_slots % CF_SCHEDULE_MAX_PRODUCERS == 0)
+        walk->schedule.n_producers = CF_SCHEDULE_MAX_PRODUCERS;
     walk->residual = make_values(shape->d_model);
     walk->qkv = make_values(3 * shape->d_model);
     walk->attention = make_values(shape->d_model);

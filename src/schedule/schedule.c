@@ -16,6 +16,12 @@
 /* Elements that a warp reads at a time: 16 bytes a lane. */
 #define WARP_ELEMENTS 256
 
+/*
+ * Up to here a layer's chain of waits is longer than its stream of weights: what shortens the chain
+ * counts. Beyond, what keeps the stream going.
+ */
+#define SHORT_D_MODEL 1024
+
 /* Positions of the KV cache that are worth a block of their own. */
 #define SPLIT_POSITIONS 64
 
@@ -85,6 +91,19 @@ static int32_t choose_blocks(int32_t n_multiprocessors, int32_t d_model)
     return divide_up(d_model, divide_up(d_model, n_multiprocessors));
 }
 
+/*
+ * A slot of the ring holds the largest tile, so those of down are no larger than others; but not so
+ * small that there are too many chunks.
+ */
+static int32_t choose_chunks(const cf_schedule *schedule)
+{
+    int32_t d_ffn = schedule->shape.d_ffn, unit_rows = schedule->unit_rows;
+    int32_t n_rows = max(schedule->tile_rows, schedule->head_tile_rows);
+    int32_t least = divide_up(d_ffn, TILE_BYTES / (2 * unit_rows));
+    int32_t level = divide_up(d_ffn, n_rows * schedule->shape.d_model / unit_rows);
+    return max(least, min(level, CF_SCHEDULE_MAX_CHUNKS));
+}
+
 /* Tiles of at most TILE_BYTES; fewer rows where a block would get too few of them to level. */
 static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits, cf_error *error)
 {
@@ -96,10 +115,11 @@ static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits
     int32_t n_unit_rows = min(n_rows, CF_SCHEDULE_MAX_CHUNKS * TILE_BYTES / (2 * shape->d_ffn));
     schedule->unit_rows = floor_power_of_two(min(n_unit_rows, d_model / (2 * n_blocks)));
     schedule->head_tile_rows = floor_power_of_two(min(min(n_rows, 32), shape->n_vocab / n_blocks));
-    schedule->n_chunks = divide_up(shape->d_ffn, TILE_BYTES / (2 * schedule->unit_rows));
+    schedule->n_chunks = choose_chunks(schedule);
     schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
     schedule->n_parts = schedule->n_chunks + 1;
     schedule->split_positions = SPLIT_POSITIONS;
+    schedule->n_producers = d_model <= SHORT_D_MODEL ? 1 : CF_SCHEDULE_MAX_PRODUCERS;
     schedule->max_splits = min(max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
     if (shape->n_heads > n_blocks)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
@@ -166,12 +186,12 @@ static void add_phases(cf_schedule *schedule)
 
 /*
  * The work space of attention: in float32 a partial result a consumer, the rotated query and the
- * rotation, in 16 bits the new position's q, k and v and its rotated key; and a number.
+ * rotation, in 16 bits the new position's q, k and v and its rotated key.
  */
 static int32_t attention_bytes(int32_t d_head)
 {
     int32_t n_partial = CF_SCHEDULE_MAX_CONSUMERS * (d_head + 2);
-    return 4 * (n_partial + d_head + d_head) + 2 * 4 * d_head + 16;
+    return 4 * (n_partial + d_head + d_head) + 2 * 4 * d_head;
 }
 
 /* Takes `n_bytes` from the top of what is laid out so far. */
@@ -198,6 +218,8 @@ static void lay_out_vectors(cf_schedule *schedule)
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
         shared->vectors[v] = place(shared, 2 * schedule->chunk);
     shared->norm_weights = place(shared, 2 * d_model);
+    if (schedule->shape.parallel_residual && d_model <= SHORT_D_MODEL)
+        shared->norm2_weights = place(shared, 2 * d_model);
     shared->norm = shared->vectors[CF_VECTOR_FFN];
     if (2 * schedule->chunk * (schedule->n_chunks - 1) < 4 * d_model)
         shared->norm = place(shared, 4 * d_model);
@@ -217,19 +239,31 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->ring = shared->total;
 }
 
-/* The number of consumer warps, about 8, that lets the ring use most of the slots that fit. */
+/*
+ * The number of consumer warps, about 8, that lets the ring use most of the slots that fit. Each
+ * slot belongs to one consumer and to one producer.
+ */
 static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 {
     static const int32_t candidates[] = {8, 9, 7, 10, 6};
-    schedule->n_consumers = min(n_fitting, 6);
-    schedule->n_slots = schedule->n_consumers;
+    schedule->n_slots = schedule->n_consumers =
+        min(n_fitting, 6) / schedule->n_producers * schedule->n_producers;
     for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
         int32_t n_slots = n_fitting / candidates[i] * candidates[i];
+        if (n_slots % schedule->n_producers != 0)
+            n_slots -= candidates[i];
         if (n_slots <= schedule->n_slots)
             continue;
         schedule->n_slots = n_slots;
         schedule->n_consumers = candidates[i];
     }
+}
+
+/* Each producer has the same number of tiles in flight. */
+static int32_t choose_window(const cf_schedule *schedule)
+{
+    int32_t n_each = divide_near(WINDOW_BYTES, schedule->n_producers * schedule->slot_bytes);
+    return min(max(1, n_each) * schedule->n_producers, schedule->n_slots);
 }
 
 static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
@@ -248,8 +282,7 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: the kernel needs %d bytes of shared memory, the GPU has %d a block",
                        schedule->shared.ring + 2 * schedule->slot_bytes, shared_bytes);
-    schedule->n_window =
-        min(max(2, divide_near(WINDOW_BYTES, schedule->slot_bytes)), schedule->n_slots);
+    schedule->n_window = choose_window(schedule);
     schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
     return CF_STATUS_OK;
 }

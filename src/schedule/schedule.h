@@ -26,8 +26,10 @@ enum {
     CF_SCHEDULE_MAX_CHUNKS = 8,
     CF_SCHEDULE_MAX_PHASES = 3 + 2 * CF_SCHEDULE_MAX_CHUNKS,
     CF_SCHEDULE_MAX_SLOTS = 32,
+    CF_SCHEDULE_KV_POSITIONS = 16, /* that a tile of the KV cache has where there are few */
     CF_SCHEDULE_MAX_SPLITS = 16,
     CF_SCHEDULE_MAX_CONSUMERS = 10,
+    CF_SCHEDULE_MAX_PRODUCERS = 2,
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
     CF_SCHEDULE_FIXED_BYTES = 1024, /* of shared memory, for barriers and counters */
@@ -101,6 +103,7 @@ typedef struct cf_shared_layout {
     int32_t vectors[CF_N_VECTORS]; /* 16-bit floats */
     int32_t norm;                  /* [d_model] float: the residual while it is normalised */
     int32_t norm_weights;          /* [d_model] 16-bit floats: those of the next LayerNorm */
+    int32_t norm2_weights;         /* the same, of the one after it; 0: no place */
     int32_t ring;                  /* [n_slots][slot_bytes] */
     int32_t total;
 } cf_shared_layout;
@@ -109,8 +112,9 @@ typedef struct cf_schedule {
     cf_shape shape;
     int32_t n_blocks;
     int32_t n_consumers; /* warps that multiply: tile i of a block is drained by warp i mod n */
-    int32_t n_slots;     /* a multiple of n_consumers: each slot is drained by one warp only */
-    int32_t n_window;    /* tiles that may be in flight */
+    int32_t n_producers; /* warps that stream: tile i of a block is brought by warp i mod n */
+    int32_t n_slots;     /* a multiple of both, so that each slot has one of each */
+    int32_t n_window;    /* tiles that may be in flight; a multiple of n_producers */
     int32_t slot_bytes;  /* of the largest tile */
     int32_t bias_rows;   /* rows of the largest tile */
     int32_t tile_rows;   /* rows of a tile: of qkv and up, */

@@ -29,6 +29,24 @@ static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
                  : "memory");
 }
 
+/*
+ * Arrives for a warp, once all its lanes are there: with WARP_ARRIVALS of a barrier's count. One
+ * lane arrives for all, which __syncwarp() makes enough; compute-sanitizer's racecheck follows only
+ * the lanes that arrive, so builds for it let each lane arrive.
+ */
+#ifdef CF_RACECHECK
+#define WARP_ARRIVALS 32
+#else
+#define WARP_ARRIVALS 1
+#endif
+
+static __device__ __forceinline__ void barrier_arrive_warp(uint64_t *barrier, int lane)
+{
+    __syncwarp();
+    if (lane < WARP_ARRIVALS)
+        barrier_arrive(barrier);
+}
+
 static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t parity)
 {
     uint32_t done;

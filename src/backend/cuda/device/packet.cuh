@@ -73,16 +73,14 @@ static __device__ __forceinline__ void partial_store(uint64_t *packet, float val
     gpu_store(packet, (uint64_t)epoch << 32 | __float_as_uint(value));
 }
 
-static __device__ __forceinline__ float partial_await(uint64_t v, const uint64_t *packet,
-                                                      uint32_t epoch)
+static __device__ __forceinline__ bool partial_is_of(uint64_t packet, uint32_t epoch)
 {
-    uint64_t begin = watchdog_begin();
-    while ((uint32_t)(v >> 32) != epoch) {
-        __nanosleep(LATE_PAUSE_NS);
-        watchdog_check(begin);
-        v = gpu_load(packet);
-    }
-    return __uint_as_float((uint32_t)v);
+    return (uint32_t)(packet >> 32) == epoch;
+}
+
+static __device__ __forceinline__ float partial_value(uint64_t packet)
+{
+    return __uint_as_float((uint32_t)packet);
 }
 
 #endif

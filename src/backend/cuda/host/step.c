@@ -12,8 +12,8 @@ cf_status cf_cuda_launch(cf_backend_session *session, const cf_token *tokens, si
     const cf_backend_model *model = session->model;
     const cf_schedule *schedule = &model->schedule;
     cf_token_step *step = &session->args.step;
-    unsigned n_warps = (unsigned)schedule->n_consumers + 1 + CF_SCHEDULE_N_ATTENTION_WARPS +
-                       CF_SCHEDULE_N_VECTOR_WARPS;
+    unsigned n_warps = (unsigned)schedule->n_consumers + (unsigned)schedule->n_producers +
+                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
     step->token = tokens[0];
     step->tokens = session->tokens;
     step->n_tokens = (int32_t)n;

@@ -5,7 +5,7 @@
  *
  *     consumers   multiply tiles, attend to the KV cache's, publish q, k and v, the activated MLP,
  *                 the residual, the logits
- *     producer    streams the tiles into the ring, never waiting for anything but room
+ *     producers   stream the tiles into the ring, never waiting for anything but room
  *     attention   rotary embedding, new keys and values, merging what consumers found
  *     vectors     LayerNorms, and what other blocks have published, into shared memory
  */
@@ -18,23 +18,23 @@
 #include "backend/cuda/stage/vectors.cuh"
 
 #define MAX_TOKEN_THREADS                                                                          \
-    (32 *                                                                                          \
-     (CF_SCHEDULE_MAX_CONSUMERS + 1 + CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS))
+    (32 * (CF_SCHEDULE_MAX_CONSUMERS + CF_SCHEDULE_MAX_PRODUCERS + CF_SCHEDULE_N_ATTENTION_WARPS + \
+           CF_SCHEDULE_N_VECTOR_WARPS))
 
 static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
 {
     block_state &block = block_shared();
     for (int32_t s = threadIdx.x; s < args.model.schedule.n_slots; s += blockDim.x) {
         barrier_init(&block.full[s], COPY_ARRIVALS);
-        barrier_init(&block.empty[s], 1);
+        barrier_init(&block.empty[s], WARP_ARRIVALS);
     }
     if (threadIdx.x < CF_N_VECTORS)
-        barrier_init(&block.ready[threadIdx.x], CF_SCHEDULE_N_VECTOR_WARPS);
+        barrier_init(&block.ready[threadIdx.x], WARP_ARRIVALS * CF_SCHEDULE_N_VECTOR_WARPS);
     if (threadIdx.x < CF_SCHEDULE_MAX_PHASES)
         block.n_done[threadIdx.x] = 0;
     if (threadIdx.x == 0) {
         barrier_init(&block.query, N_ATTENTION_THREADS);
-        barrier_init(&block.attended, args.model.schedule.n_consumers);
+        barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
         block.n_published = 0;
     }
 #if __CUDA_ARCH__ >= 900
@@ -64,16 +64,17 @@ __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
     token_kernel(const __grid_constant__ cf_token_args args)
 {
     int32_t n_consumers = args.model.schedule.n_consumers;
+    int32_t n_first = n_consumers + args.model.schedule.n_producers;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     init_block(args);
     if (warp < n_consumers)
         stage_consume<format, d_head>(args, warp, lane);
-    else if (warp == n_consumers)
-        stage_stream(args, lane);
-    else if (warp <= n_consumers + CF_SCHEDULE_N_ATTENTION_WARPS)
-        stage_attention<d_head>(args, threadIdx.x - 32 * (n_consumers + 1));
+    else if (warp < n_first)
+        stage_stream(args, warp - n_consumers, lane);
+    else if (warp < n_first + CF_SCHEDULE_N_ATTENTION_WARPS)
+        stage_attention<d_head>(args, threadIdx.x - 32 * n_first);
     else
-        stage_vectors<format>(args, threadIdx.x - 32 * (n_consumers + 1) - N_ATTENTION_THREADS);
+        stage_vectors<format>(args, threadIdx.x - 32 * n_first - N_ATTENTION_THREADS);
 }
 
 /* The host's way to the kernels of one head width: a file each, so that they compile side by side.

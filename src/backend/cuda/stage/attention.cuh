@@ -31,7 +31,6 @@ template <int d_head> struct attention_space {
     float2 rotation[d_head / 2];                        /* of the new position: cosine, sine */
     uint16_t raw[3 * d_head];                           /* q, k, v as they come */
     uint16_t key[d_head];                               /* rotated */
-    int32_t first;                                      /* warp: that had the first tile */
 };
 
 template <int d_head>
@@ -75,6 +74,8 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
         *reinterpret_cast<uint2 *>(&shared.raw[i]) =
             activations_await(gpu_load4(packets + i), packets + i, epoch);
     attention_sync(); /* publishes `raw` */
+    if (thread == 0)
+        trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
     int64_t row =
         (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context +
         turn.pos;
@@ -215,14 +216,14 @@ static __device__ __forceinline__ softmax_part merged(softmax_part a, softmax_pa
     return {maximum, a.sum * of_a + b.sum * of_b, a.output * of_a + b.output * of_b};
 }
 
-/* Leaves a tile's result in the warp's place; the layer's first takes it, others are merged in. */
+/* Leaves a tile's result in a place of its warp; the first takes it, others are merged in. */
 template <int d_head>
 static __device__ __forceinline__ void leave_part(const cf_token_args &args,
                                                   const softmax_state<d_head> &state, bool is_first,
-                                                  int warp, int lane)
+                                                  int32_t place, int lane)
 {
     using layout = head_lanes<d_head>;
-    float *part = space<d_head>(args).parts[warp];
+    float *part = space<d_head>(args).parts[place];
     softmax_part found = {state.maximum, state.sum, 0};
     softmax_part before = {-1e30f, 0, 0};
     if (!is_first)
@@ -265,14 +266,21 @@ static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &
                                                            int i)
 {
     const attention_space<d_head> &shared = space<d_head>(args);
-    softmax_part all = {-1e30f, 0, 0};
-    int32_t n = args.model.schedule.n_consumers;
-    for (int32_t k = 0, w = shared.first; k < n; k++, w = w + 1 < n ? w + 1 : 0) {
-        const float *part = shared.parts[w];
-        all = merged(all, {part[d_head], part[d_head + 1], part[i]});
+    int n_parts = min(task.n_tiles, args.model.schedule.n_consumers);
+    softmax_part all = {task.has_new ? exponent : -1e30f, 0, 0};
+    for (int w = 0; w < n_parts; w++)
+        all.maximum = fmaxf(all.maximum, shared.parts[w][d_head]);
+    if (task.has_new) {
+        all.sum = exp2f(exponent - all.maximum);
+        all.output = all.sum * from_f16(shared.raw[2 * d_head + i]);
     }
-    if (task.has_new)
-        all = merged(all, {exponent, 1, from_f16(shared.raw[2 * d_head + i])});
+#pragma unroll 4
+    for (int w = 0; w < n_parts; w++) {
+        const float *part = shared.parts[w];
+        float weight = exp2f(part[d_head] - all.maximum);
+        all.sum += weight * part[d_head + 1];
+        all.output += weight * part[i];
+    }
     return all;
 }
 
@@ -285,21 +293,38 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
     return args.session.partials + (int64_t)(task.head * max_splits + split) * (d_head + 2);
 }
 
-/* Adds element i of all other splits, in their order; loads of several are under way at a time. */
+/* Adds element i of all other splits, in their order; those of a group come at the same time. */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
                                                             const token_turn &turn,
                                                             const head_task &task, uint32_t epoch,
                                                             softmax_part all, int i)
 {
-#pragma unroll 3
-    for (int32_t split = 1; split < turn.n_splits; split++) {
-        const uint64_t *packets = split_packets<d_head>(args, task, split);
-        uint64_t maximum = gpu_load(packets + d_head), sum = gpu_load(packets + d_head + 1);
-        uint64_t output = gpu_load(packets + i);
-        all = merged(all, {partial_await(maximum, packets + d_head, epoch),
-                           partial_await(sum, packets + d_head + 1, epoch),
-                           partial_await(output, packets + i, epoch)});
+    enum { GROUP = 4 };
+    for (int32_t first = 1; first < turn.n_splits; first += GROUP) {
+        uint64_t maxima[GROUP], sums[GROUP], outputs[GROUP];
+        uint64_t begin = watchdog_begin();
+        for (bool is_late = true; is_late;) {
+            is_late = false;
+#pragma unroll
+            for (int k = 0; k < GROUP; k++) {
+                int32_t split = min(first + k, turn.n_splits - 1);
+                const uint64_t *packets = split_packets<d_head>(args, task, split);
+                maxima[k] = gpu_load(packets + d_head);
+                sums[k] = gpu_load(packets + d_head + 1);
+                outputs[k] = gpu_load(packets + i);
+            }
+#pragma unroll
+            for (int k = 0; k < GROUP; k++)
+                is_late = is_late || !partial_is_of(maxima[k], epoch) ||
+                          !partial_is_of(sums[k], epoch) || !partial_is_of(outputs[k], epoch);
+            watchdog_check(begin);
+        }
+#pragma unroll
+        for (int k = 0; k < GROUP; k++)
+            if (first + k < turn.n_splits)
+                all = merged(all, {partial_value(maxima[k]), partial_value(sums[k]),
+                                   partial_value(outputs[k])});
     }
     return all;
 }
@@ -307,11 +332,10 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 template <int d_head>
 static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
                                                     const token_turn &turn, const head_task &task,
-                                                    int32_t layer, int thread)
+                                                    int32_t layer, float exponent, int thread)
 {
     uint32_t epoch = layer_epoch(turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
-    float exponent = new_exponent<d_head>(args, thread);
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         softmax_part all = merge_warps<d_head>(args, task, exponent, i);
         if (task.split > 0) {
@@ -361,17 +385,13 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
                                                     int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
-    uint32_t n_blocks = schedule.phases[0].n_blocks; /* that make q, k and v */
     fetch_rotation<d_head>(args, turn.pos, thread);
     for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++) {
-        if (thread == 0) {
-            gpu_wait_count(counter_of(args, 0), layer_epoch(turn, layer) * n_blocks);
-            trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
-        }
-        attention_sync(); /* the work space is free, q, k and v are on their way */
+        attention_sync(); /* the work space is free */
         prepare<d_head>(args, turn, task, layer, fresh(thread));
+        float exponent = new_exponent<d_head>(args, fresh(thread));
         barrier_wait(&block_shared().attended, attention_parity(turn, layer));
-        deliver_head<d_head>(args, turn, task, layer, fresh(thread));
+        deliver_head<d_head>(args, turn, task, layer, exponent, fresh(thread));
         if (thread == 0)
             trace(args, layer, CF_TRACE_ATTENTION_DONE);
     }
@@ -383,8 +403,6 @@ template <int d_head>
 static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
 {
     token_turn turn = first_turn(args);
-    if (thread == 0)
-        space<d_head>(args).first = 0; /* for layers without tiles */
     do {
         head_task task = block_task(args, turn);
         if (task.head >= 0)

@@ -22,9 +22,7 @@ struct block_state {
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
     uint32_t n_published;                    /* units of the residual */
     cf_share share;
-    float norm_n[CF_SCHEDULE_N_VECTOR_WARPS];
-    float norm_mean[CF_SCHEDULE_N_VECTOR_WARPS];
-    float norm_squares[CF_SCHEDULE_N_VECTOR_WARPS];
+    float2 norm_sums[2][CF_SCHEDULE_N_VECTOR_WARPS]; /* of every other LayerNorm */
 };
 static_assert(sizeof(block_state) <= CF_SCHEDULE_FIXED_BYTES, "the layout reserves too little");
 
@@ -165,6 +163,8 @@ struct head_task {
     int32_t head, split; /* head -1: none */
     int32_t begin, end;  /* positions in the cache, the new one not included */
     bool has_new;        /* the new position belongs to this part */
+    int32_t per_tile;    /* positions that a tile of the stream holds */
+    int32_t n_tiles;
 };
 
 static __device__ __forceinline__ head_task block_task(const cf_token_args &args,
@@ -174,9 +174,13 @@ static __device__ __forceinline__ head_task block_task(const cf_token_args &args
     int32_t per_split = (n_pos + n_splits - 1) / n_splits;
     int32_t head = blockIdx.x / n_splits, split = blockIdx.x % n_splits;
     if (!has_part(args, turn))
-        return {-1, 0, 0, 0, false};
+        return {-1, 0, 0, 0, false, 1, 0};
     int32_t begin = split * per_split, end = min(n_pos, begin + per_split);
-    return {head, split, begin, min(end, n_pos - 1), end == n_pos};
+    int32_t n = min(end, n_pos - 1) - begin, n_consumers = args.model.schedule.n_consumers;
+    /* Few positions are spread over the consumers, if each has enough of them. */
+    int32_t per_tile = max((n + n_consumers - 1) / n_consumers, CF_SCHEDULE_KV_POSITIONS);
+    per_tile = min(per_tile, args.model.schedule.kv_positions);
+    return {head, split, begin, begin + n, end == n_pos, per_tile, (n + per_tile - 1) / per_tile};
 }
 
 /* A block's stream in one round: tiles of the schedule, and amid them those of the KV cache. */
@@ -205,8 +209,7 @@ static __device__ __forceinline__ round_stream open_round(const cf_token_args &a
     const cf_share &share = block_shared().share;
     if (round == schedule.shape.n_layers)
         return {share.n_layer_tiles, share.n_head_tiles, 0, 0};
-    int32_t n_kv = (task.end - task.begin + schedule.kv_positions - 1) / schedule.kv_positions;
-    return {0, share.n_layer_tiles + n_kv, share.kv_place, share.kv_place + n_kv};
+    return {0, share.n_layer_tiles + task.n_tiles, share.kv_place, share.kv_place + task.n_tiles};
 }
 
 static __device__ __forceinline__ void trace(const cf_token_args &args, int32_t layer,

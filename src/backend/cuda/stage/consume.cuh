@@ -7,7 +7,7 @@
 #include "backend/cuda/stage/block.cuh"
 #include "backend/cuda/stage/product.cuh"
 
-/* Counts a tile of qkv or up; the block's last one of the phase in a layer tells the others. */
+/* Counts a tile of up; the block's last one of the phase in a layer tells the others. */
 static __device__ __forceinline__ void count_tile(const cf_token_args &args, int32_t phase,
                                                   int lane)
 {
@@ -121,7 +121,6 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args, const 
     if (phase.matrix == CF_MATRIX_QKV) {
         if (has_row)
             activation_store(args.session.qkv + row, sum, layer_epoch(turn, layer));
-        count_tile(args, tile.phase, lane);
     } else if (phase.matrix == CF_MATRIX_UP) {
         sum = activate(args.model.schedule.shape.activation, sum);
         if (has_row)
@@ -148,9 +147,7 @@ static __device__ __forceinline__ const char *await_slot(const cf_token_args &ar
 /* Protects the slot's next tile: all lanes have read this one. */
 static __device__ __forceinline__ void leave_slot(ring_place place, int lane)
 {
-    __syncwarp();
-    if (lane == 0)
-        barrier_arrive(&block_shared().empty[place.slot]);
+    barrier_arrive_warp(&block_shared().empty[place.slot], lane);
 }
 
 /* The biases of a round's tiles; of a tile, each lane's row. */
@@ -187,29 +184,20 @@ static __device__ __forceinline__ void consume_kv(const cf_token_args &args, con
                                                   const head_task &task, int32_t layer,
                                                   int32_t index, const consume_place &place)
 {
-    int32_t n_positions = args.model.schedule.kv_positions;
+    int32_t n_consumers = args.model.schedule.n_consumers;
     barrier_wait(&block_shared().query, attention_parity(turn, layer));
-    if (index == 0 && place.lane == 0)
-        space<d_head>(args).first = place.warp;
     const char *slot = await_slot(args, place.ring);
     softmax_state<d_head> state = attend_tile<d_head>(
         args, reinterpret_cast<const uint16_t *>(slot),
-        min(n_positions, task.end - task.begin - index * n_positions), place.lane);
+        min(task.per_tile, task.end - task.begin - index * task.per_tile), place.lane);
     leave_slot(place.ring, place.lane);
-    leave_part<d_head>(args, state, index < args.model.schedule.n_consumers, place.warp,
-                       place.lane);
+    leave_part<d_head>(args, state, index < n_consumers, index % n_consumers, place.lane);
 }
 
-/* This warp has no more of the layer's KV tiles, of which it had `n_had`. */
-template <int d_head>
-static __device__ __forceinline__ void finish_kv(const cf_token_args &args, bool had_tiles,
-                                                 const consume_place &place)
+/* This warp has no more of the layer's KV tiles. */
+static __device__ __forceinline__ void finish_kv(int lane)
 {
-    if (!had_tiles)
-        leave_part<d_head>(args, softmax_state<d_head>{-1e30f}, true, place.warp, place.lane);
-    __syncwarp();
-    if (place.lane == 0)
-        barrier_arrive(&block_shared().attended);
+    barrier_arrive_warp(&block_shared().attended, lane);
 }
 
 /* A warp's tiles of one round. */
@@ -222,7 +210,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     round_stream stream = open_round(args, task, round);
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
     bias_stream biases = round_biases(args, round);
-    bool is_head = round == schedule.shape.n_layers, had_kv = false;
+    bool is_head = round == schedule.shape.n_layers;
     bool finished_kv = is_head || task.head < 0;
     consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
     float bias = biases.load(stream, place.t, place.lane);
@@ -233,12 +221,11 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
         /* Fetched a tile ahead: it comes from far. */
         float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
         if (!finished_kv && place.t >= stream.kv_end) {
-            finish_kv<d_head>(args, had_kv, place);
+            finish_kv(place.lane);
             finished_kv = true;
         }
         if (stream.is_kv(place.t)) {
             consume_kv<d_head>(args, turn, task, round, place.t - stream.kv_begin, place);
-            had_kv = true;
         } else {
             cf_tile tile = tiles[stream.tile(place.t)];
             if (tile.phase != phase.index)
@@ -254,7 +241,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     }
     place.t -= stream.n;
     if (!finished_kv)
-        finish_kv<d_head>(args, had_kv, place);
+        finish_kv(place.lane);
     await_inputs(args, turn, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2), round);
 }
 

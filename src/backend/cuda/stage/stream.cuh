@@ -1,4 +1,6 @@
-/* The producer: one warp that brings the block's tiles into the ring, in order, and nothing else.
+/*
+ * The producers: warps that bring the block's tiles into the ring in turn, each its tiles in order,
+ * and do nothing else. One alone is slower than the memory.
  */
 #ifndef CF_CUDA_STAGE_STREAM_CUH
 #define CF_CUDA_STAGE_STREAM_CUH
@@ -44,11 +46,12 @@ static __device__ __forceinline__ void stream_tile(const stream_phase &phase, co
     warp_copy_end(full, lane);
 }
 
-/* Where the producer is: the next slot to fill, and the oldest tile that may not have landed. */
+/* Where a producer is: the next slot to fill, and the oldest tile that may not have landed. */
 struct stream_place {
     ring_place next, oldest;
     int32_t n_in_flight;
-    int32_t n_slots, n_window; /* of the schedule */
+    int32_t index; /* of this producer's next tile in the list that it streams */
+    int32_t n_producers, n_slots, n_window; /* of the schedule; of the window, its own part */
 };
 
 static __device__ __forceinline__ void await_room(stream_place &place)
@@ -61,12 +64,12 @@ static __device__ __forceinline__ void await_room(stream_place &place)
         return;
     }
     barrier_wait(&block.full[place.oldest.slot], place.oldest.parity);
-    ring_advance(place.oldest, 1, place.n_slots);
+    ring_advance(place.oldest, place.n_producers, place.n_slots);
 }
 
 /*
- * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. A tile has some 500 cycles:
- * all is worked out, and the next tile looked up, before the waits.
+ * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. All is worked out, and
+ * the next tile looked up, before the waits.
  */
 static __device__ __forceinline__ void stream_tiles(const cf_token_args &args, const cf_tile *tiles,
                                                     int32_t n, int32_t round, stream_place &place,
@@ -75,20 +78,21 @@ static __device__ __forceinline__ void stream_tiles(const cf_token_args &args, c
     const cf_schedule &schedule = args.model.schedule;
     char *ring = block_at<char>(schedule.shared.ring);
     stream_phase phase = {-1, 0, 0, NULL};
-    cf_tile next = tiles[0];
+    cf_tile next = tiles[min(place.index, n - 1)];
 #pragma unroll 1
-    for (int32_t t = 0; t < n; t++) {
+    for (; place.index < n; place.index += place.n_producers) {
         cf_tile tile = next;
         if (tile.phase != phase.index)
             phase = open_phase(args, tile.phase, round);
         const char *source = phase.matrix + (int64_t)tile.row * phase.row_stride;
         char *slot = ring + place.next.slot * schedule.slot_bytes;
         uint64_t *full = &block_shared().full[place.next.slot];
-        next = tiles[min(t + 1, n - 1)];
+        next = tiles[min(place.index + place.n_producers, n - 1)];
         await_room(place);
         stream_tile(phase, source, tile.n_rows, slot, full, lane);
-        ring_advance(place.next, 1, place.n_slots);
+        ring_advance(place.next, place.n_producers, place.n_slots);
     }
+    place.index -= n;
 }
 
 /* Streams the block's part of the KV cache: keys, then values, of kv_positions positions a slot. */
@@ -100,18 +104,20 @@ static __device__ __forceinline__ void stream_kv(const cf_token_args &args, cons
     char *ring = block_at<char>(schedule.shared.ring);
     int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
 #pragma unroll 1
-    for (int32_t pos = task.begin; pos < task.end; pos += n_positions) {
+    for (; place.index < task.n_tiles; place.index += place.n_producers) {
+        int32_t pos = task.begin + place.index * task.per_tile;
         char *slot = ring + place.next.slot * schedule.slot_bytes;
         uint64_t *full = &block_shared().full[place.next.slot];
-        uint32_t n_bytes = 2 * d_head * min(n_positions, task.end - pos);
+        uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
         await_room(place);
         warp_copy_begin(full, 2 * n_bytes, lane);
         warp_copy(slot, args.session.keys + (row + pos) * d_head, n_bytes, full, lane);
         warp_copy(slot + 2 * d_head * n_positions, args.session.values + (row + pos) * d_head,
                   n_bytes, full, lane);
         warp_copy_end(full, lane);
-        ring_advance(place.next, 1, place.n_slots);
+        ring_advance(place.next, place.n_producers, place.n_slots);
     }
+    place.index -= task.n_tiles;
 }
 
 /*
@@ -154,11 +160,13 @@ static __device__ __forceinline__ void stream_token(const cf_token_args &args,
 }
 
 /* The next token's first weights flow while the one before is still being finished. */
-static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int lane)
+static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int producer,
+                                                    int lane)
 {
-    stream_place place = {};
+    stream_place place = {{producer, 0}, {producer, 0}, 0, producer};
     place.n_slots = fresh(args.model.schedule.n_slots);
-    place.n_window = fresh(args.model.schedule.n_window);
+    place.n_producers = fresh(args.model.schedule.n_producers);
+    place.n_window = fresh(args.model.schedule.n_window / args.model.schedule.n_producers);
     token_turn turn = first_turn(args);
     do {
         stream_token(args, turn, place, lane);

@@ -26,9 +26,7 @@ static __device__ __forceinline__ void await_count(const cf_token_args &args, in
 
 static __device__ __forceinline__ void vector_is_ready(int32_t vector, int thread)
 {
-    __syncwarp();
-    if (thread % 32 == 0)
-        barrier_arrive(&block_shared().ready[vector]);
+    barrier_arrive_warp(&block_shared().ready[vector], thread % 32);
 }
 
 /* Copies n activations of `epoch` to the place of `vector`. */
@@ -90,10 +88,17 @@ static __device__ __forceinline__ float4 *norm_pieces(const cf_token_args &args)
     return block_at<float4>(args.model.schedule.shared.norm);
 }
 
-static __device__ __forceinline__ float piece_sum(float4 v)
-{
-    return (v.x + v.y) + (v.z + v.w);
-}
+/* Sums of d = v - centre and of d² over some elements. */
+struct norm_sums {
+    float centre, first, second;
+
+    __device__ __forceinline__ void add(float4 v)
+    {
+        float a = v.x - centre, b = v.y - centre, c = v.z - centre, d = v.w - centre;
+        first += (a + b) + (c + d);
+        second += (a * a + b * b) + (c * c + d * d);
+    }
+};
 
 /* The block's own rows of the residual begin as the embedding's. */
 template <class format>
@@ -114,33 +119,33 @@ static __device__ __forceinline__ void init_rows(const cf_token_args &args, cons
     }
 }
 
-/* Brings the token's embedding; returns the sum of this thread's elements. */
+/* Brings the token's embedding; returns the sums of this thread's elements about its first one. */
 template <class format>
-static __device__ __forceinline__ float load_embedding(const cf_token_args &args,
-                                                       const token_turn &turn, int thread)
+static __device__ __forceinline__ norm_sums load_embedding(const cf_token_args &args,
+                                                           const token_turn &turn, int thread)
 {
     int32_t d_model = args.model.schedule.shape.d_model;
     cf_token token = turn.index == 0 ? args.step.token : args.step.tokens[turn.index];
     const char *row = static_cast<const char *>(args.model.embed) + 2 * (int64_t)token * d_model;
     init_rows<format>(args, row, thread);
-    float sum = 0;
+    norm_sums sums = {format::unpack(*reinterpret_cast<const uint16_t *>(row)).x, 0, 0};
     for (int32_t i = PIECE * thread; i < d_model; i += PIECE * N_VECTOR_THREADS) {
         uint2 packed = *reinterpret_cast<const uint2 *>(row + 2 * i);
         float2 low = format::unpack(packed.x), high = format::unpack(packed.y);
         float4 v = make_float4(low.x, low.y, high.x, high.y);
         norm_pieces(args)[i / PIECE] = v;
-        sum += piece_sum(v);
+        sums.add(v);
     }
-    return sum;
+    return sums;
 }
 
-/* Brings the residual of `epoch`; returns the sum of this thread's elements. */
-static __device__ __forceinline__ float load_residual(const cf_token_args &args, uint32_t epoch,
-                                                      int thread)
+/* Brings the residual of `epoch`; returns the sums of this thread's elements about `centre`. */
+static __device__ __forceinline__ norm_sums load_residual(const cf_token_args &args, uint32_t epoch,
+                                                          float centre, int thread)
 {
     int32_t d_model = args.model.schedule.shape.d_model;
     const uint32_t *packets = args.session.residual;
-    float sum = 0;
+    norm_sums sums = {centre, 0, 0};
     for (int32_t first = 0; first < d_model; first += BATCH_ELEMENTS) {
         uint4 loaded[BATCH_PIECES];
 #pragma unroll
@@ -154,68 +159,60 @@ static __device__ __forceinline__ float load_residual(const cf_token_args &args,
                 continue;
             float4 v = residuals_await(loaded[k], packets + i, epoch);
             norm_pieces(args)[i / PIECE] = v;
-            sum += piece_sum(v);
+            sums.add(v);
         }
     }
-    return sum;
-}
-
-static __device__ __forceinline__ float sum_of_squares(const cf_token_args &args, float centre,
-                                                       int thread)
-{
-    float sum = 0;
-    for (int32_t i = PIECE * thread; i < args.model.schedule.shape.d_model;
-         i += PIECE * N_VECTOR_THREADS) {
-        float4 v = norm_pieces(args)[i / PIECE];
-        float a = v.x - centre, b = v.y - centre, c = v.z - centre, d = v.w - centre;
-        sum += (a * a + b * b) + (c * c + d * d);
-    }
-    return sum;
+    return sums;
 }
 
 struct norm_statistics {
     float mean, factor;
+    int number; /* of the LayerNorm in this launch */
 };
 
 /*
- * Mean and 1 / deviation. Each warp's mean and squares about it are merged by the formula of Chan,
- * Golub and LeVeque (Updating formulae and a pairwise algorithm for computing sample variances;
- * 1979), so that one barrier is enough and nothing cancels.
+ * Mean and 1 / deviation, from sums about a centre near the mean: that of the LayerNorm before, or
+ * an element of the embedding. A distance of k deviations between the two costs a relative error
+ * of k² times that of a float32 sum.
  */
-static __device__ __forceinline__ norm_statistics measure(const cf_token_args &args, float sum,
-                                                          int thread)
+static __device__ __forceinline__ void measure(const cf_token_args &args, norm_sums sums,
+                                               norm_statistics &statistics, int thread)
 {
-    block_state &block = block_shared();
     const cf_shape &shape = args.model.schedule.shape;
-    int32_t n_pieces = shape.d_model / PIECE, stride = N_VECTOR_THREADS;
-    int32_t n_own = thread < n_pieces ? (n_pieces - thread - 1) / stride + 1 : 0;
-    float n = warp_sum((float)(PIECE * n_own));
-    float warp_mean = n > 0 ? warp_sum(sum) / n : 0;
-    float squares = warp_sum(sum_of_squares(args, warp_mean, thread));
-    if (thread % 32 == 0) {
-        block.norm_n[thread / 32] = n;
-        block.norm_mean[thread / 32] = warp_mean;
-        block.norm_squares[thread / 32] = squares;
-    }
-    /* Publishes the warps' statistics. They are written again only after another such barrier. */
-    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
-    float mean = 0, total = 0;
+    float2 *parts = block_shared().norm_sums[statistics.number++ & 1];
+    float share = 1 / (float)shape.d_model;
 #pragma unroll
-    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++)
-        mean += block.norm_mean[w] * block.norm_n[w];
-    mean /= (float)shape.d_model;
+    for (int offset = 16; offset > 0; offset /= 2) {
+        float first = __shfl_xor_sync(WARP_ALL, sums.first, offset);
+        sums.second += __shfl_xor_sync(WARP_ALL, sums.second, offset);
+        sums.first += first;
+    }
+    if (thread % 32 == 0)
+        parts[thread / 32] = make_float2(sums.first, sums.second);
+    /* Publishes the warps' sums. They are written again after the next LayerNorm's. */
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+    float first = 0, second = 0;
 #pragma unroll
     for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
-        float shift = block.norm_mean[w] - mean;
-        total += block.norm_squares[w] + block.norm_n[w] * shift * shift;
+        float2 part = parts[w];
+        first += part.x;
+        second += part.y;
     }
-    return {mean, rsqrtf(total / (float)shape.d_model + shape.layer_norm_eps)};
+    float shift = first * share, variance = fmaxf(second * share - shift * shift, 0);
+    statistics.mean = sums.centre + shift;
+    statistics.factor = rsqrtf(variance + shape.layer_norm_eps);
 }
 
 /* The weights of the LayerNorm that comes next; each thread touches its own pieces only. */
 static __device__ __forceinline__ uint2 *next_weights(const cf_token_args &args)
 {
     return block_at<uint2>(args.model.schedule.shared.norm_weights);
+}
+
+/* Those of the one after it, where there is a place for them. */
+static __device__ __forceinline__ uint2 *second_weights(const cf_token_args &args)
+{
+    return block_at<uint2>(args.model.schedule.shared.norm2_weights);
 }
 
 static __device__ __forceinline__ const uint2 *norm1_weights(const cf_token_args &args,
@@ -233,12 +230,22 @@ static __device__ __forceinline__ const uint2 *norm2_weights(const cf_token_args
 }
 
 /* Fetched long before they are needed: they come from far. */
-static __device__ __forceinline__ void fetch_weights(const cf_token_args &args,
+static __device__ __forceinline__ void fetch_weights(const cf_token_args &args, uint2 *place,
                                                      const uint2 *weights, int thread)
 {
     int32_t n_pieces = args.model.schedule.shape.d_model / PIECE;
     for (int32_t i = thread; i < n_pieces; i += N_VECTOR_THREADS)
-        next_weights(args)[i] = weights[i];
+        place[i] = weights[i];
+}
+
+/* What the round's first_norms() will read. */
+static __device__ __forceinline__ void fetch_first_weights(const cf_token_args &args, int32_t round,
+                                                           int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    fetch_weights(args, next_weights(args), norm1_weights(args, round), thread);
+    if (schedule.shared.norm2_weights != 0 && round < schedule.shape.n_layers)
+        fetch_weights(args, second_weights(args), norm2_weights(args, round), thread);
 }
 
 /* Elements i … i + 3, normalised and scaled. */
@@ -290,23 +297,26 @@ static __device__ __forceinline__ void store_hidden(const cf_token_args &args, i
 
 /* The residual after `n_updates` of this token, when all blocks have published theirs. */
 template <class format>
-static __device__ __forceinline__ norm_statistics await_residual(const cf_token_args &args,
-                                                                 const token_turn &turn,
-                                                                 int32_t round, int32_t n_updates,
-                                                                 int thread)
+static __device__ __forceinline__ void await_residual(const cf_token_args &args,
+                                                      const token_turn &turn, int32_t round,
+                                                      int32_t n_updates,
+                                                      norm_statistics &statistics, int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
     uint32_t epoch = per_layer * turn.epoch + (uint32_t)n_updates;
-    if (n_updates == 0)
-        return measure(args, load_embedding<format>(args, turn, thread), thread);
-    await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
-    if (thread == 0)
-        trace(args, round, CF_TRACE_RESIDUAL_THERE);
-    float sum = load_residual(args, epoch, thread);
-    if (thread == 0)
-        trace(args, round, CF_TRACE_RESIDUAL_READ);
-    return measure(args, sum, thread);
+    norm_sums sums;
+    if (n_updates == 0) {
+        sums = load_embedding<format>(args, turn, thread);
+    } else {
+        await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
+        if (thread == 0)
+            trace(args, round, CF_TRACE_RESIDUAL_THERE);
+        sums = load_residual(args, epoch, statistics.mean, thread);
+        if (thread == 0)
+            trace(args, round, CF_TRACE_RESIDUAL_READ);
+    }
+    measure(args, sums, statistics, thread);
 }
 
 /* What a round begins with: the first LayerNorm or the final one, and the second where it is due.
@@ -314,16 +324,20 @@ static __device__ __forceinline__ norm_statistics await_residual(const cf_token_
 template <class format>
 static __device__ __forceinline__ void first_norms(const cf_token_args &args,
                                                    const token_turn &turn, int32_t round,
-                                                   int thread)
+                                                   norm_statistics &statistics, int thread)
 {
     const cf_shape &shape = args.model.schedule.shape;
     int32_t n_updates = shape.parallel_residual ? round : 2 * round;
-    norm_statistics statistics = await_residual<format>(args, turn, round, n_updates, thread);
+    await_residual<format>(args, turn, round, n_updates, statistics, thread);
     store_normed(args, CF_VECTOR_NORM1, next_weights(args), statistics, thread);
     if (thread == 0)
         trace(args, round, CF_TRACE_NORM_READY);
-    if (shape.parallel_residual && round < shape.n_layers)
-        store_normed(args, CF_VECTOR_NORM2, norm2_weights(args, round), statistics, thread);
+    if (shape.parallel_residual && round < shape.n_layers) {
+        const uint2 *weights = args.model.schedule.shared.norm2_weights != 0
+                                   ? second_weights(args)
+                                   : norm2_weights(args, round);
+        store_normed(args, CF_VECTOR_NORM2, weights, statistics, thread);
+    }
     store_hidden(args, round, statistics, thread);
 }
 
@@ -331,9 +345,9 @@ static __device__ __forceinline__ void first_norms(const cf_token_args &args,
 template <class format>
 static __device__ __forceinline__ void second_norm(const cf_token_args &args,
                                                    const token_turn &turn, int32_t layer,
-                                                   int thread)
+                                                   norm_statistics &statistics, int thread)
 {
-    norm_statistics statistics = await_residual<format>(args, turn, layer, 2 * layer + 1, thread);
+    await_residual<format>(args, turn, layer, 2 * layer + 1, statistics, thread);
     store_normed(args, CF_VECTOR_NORM2, next_weights(args), statistics, thread);
 }
 
@@ -349,20 +363,20 @@ static __device__ __forceinline__ void await_last(const cf_token_args &args, con
 
 template <class format>
 static __device__ __forceinline__ void load_token(const cf_token_args &args, const token_turn &turn,
-                                                  int thread)
+                                                  norm_statistics &statistics, int thread)
 {
     const cf_shape &shape = args.model.schedule.shape;
-    fetch_weights(args, norm1_weights(args, 0), thread);
+    fetch_first_weights(args, 0, thread);
     for (int32_t round = 0; round < shape.n_layers + (has_last(args, turn) ? 1 : 0); round++) {
-        first_norms<format>(args, turn, round, fresh(thread));
+        first_norms<format>(args, turn, round, statistics, fresh(thread));
         if (round == shape.n_layers)
             return;
         if (!shape.parallel_residual) {
-            fetch_weights(args, norm2_weights(args, round), fresh(thread));
+            fetch_weights(args, next_weights(args), norm2_weights(args, round), fresh(thread));
             gather_attention(args, turn, round, fresh(thread));
-            second_norm<format>(args, turn, round, fresh(thread));
+            second_norm<format>(args, turn, round, statistics, fresh(thread));
         }
-        fetch_weights(args, norm1_weights(args, round + 1), fresh(thread));
+        fetch_first_weights(args, round + 1, fresh(thread));
         gather_ffn(args, turn, round, fresh(thread));
         if (shape.parallel_residual)
             gather_attention(args, turn, round, fresh(thread));
@@ -374,8 +388,9 @@ template <class format>
 static __device__ __forceinline__ void stage_vectors(const cf_token_args &args, int thread)
 {
     token_turn turn = first_turn(args);
+    norm_statistics statistics = {};
     do {
-        load_token<format>(args, turn, fresh(thread));
+        load_token<format>(args, turn, statistics, fresh(thread));
     } while (next_turn(args, turn));
 }
 
