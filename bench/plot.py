@@ -120,12 +120,12 @@ def draw_legend(kinds):
         yield f'<text class="small" x="{x + 12}" y="{y}">{escape(text)}</text>'
 
 
-def draw(models, context, note):
+def draw(models, context, notes):
     values = [v for m in models.values() for v in (m["floor"], m["ours"], *m["peers"].values())]
     low, high = min(values) / 1.25, max(values) * 1.25
     scale, bottom = Scale(low, high), TOP + ROW * len(models)
     kinds = {kind for data in models.values() for kind in data["peers"]}
-    yield (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 44}" '
+    yield (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 60}" '
            f'role="img" aria-label="Milliseconds a token">')
     yield f"<style>{STYLE}</style>"
     yield (f'<text x="{LEFT - 6}" y="20">Milliseconds a token, batch 1, float16, context {context}'
@@ -134,7 +134,8 @@ def draw(models, context, note):
     yield from draw_grid(scale, low, high, bottom)
     for i, (model, data) in enumerate(models.items()):
         yield from draw_model(scale, TOP + ROW * i + ROW // 2, model, data)
-    yield f'<text class="small" x="{LEFT - 6}" y="{bottom + 36}">{escape(note)}</text>'
+    for i, note in enumerate(notes):
+        yield f'<text class="small" x="{LEFT - 6}" y="{bottom + 36 + 16 * i}">{escape(note)}</text>'
     yield "</svg>"
 
 
@@ -145,11 +146,12 @@ def main():
     parser.add_argument("--out", default=ROOT / "docs/h200.svg")
     parser.add_argument("--context", type=int, default=64)
     options = parser.parse_args()
-    notes, ours = read(options.ours)
-    _, peers = read(options.peers)
+    our_notes, ours = read(options.ours)
+    peer_notes, peers = read(options.peers)
     models = collect(ours, peers, options.context)
-    note = notes[0].split(": ")[0] if notes else ""
-    Path(options.out).write_text("\n".join(draw(models, options.context, note)) + "\n",
+    notes = [f"{who}: {lines[0].split(': ')[0]}"
+             for who, lines in (("ClusterFusion", our_notes), ("Peers", peer_notes)) if lines]
+    Path(options.out).write_text("\n".join(draw(models, options.context, notes)) + "\n",
                                  encoding="utf-8")
 
 

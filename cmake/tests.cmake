@@ -19,3 +19,5 @@ foreach(source ${cf_test_sources})
   target_link_libraries(${name} PRIVATE cf_test_support)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
+# The program is no library: this test takes the file that it is of.
+target_sources(test_bench_stages PRIVATE src/cli/bench_stages.c)

@@ -505,6 +505,41 @@ static void count_span(void *user, const cf_span *span)
     ++*(size_t *)user;
 }
 
+static void keep_span(void *user, const cf_span *span)
+{
+    *(cf_span *)user = *span;
+}
+
+static void a_trace_is_of_the_next_position_and_leaves_the_session_there(void **state)
+{
+    cf_token ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    cf_session_options options = {.size = sizeof options, .n_context = 8};
+    cf_shape shape = tiny_shape();
+    tiny_model tiny;
+    cf_session *session;
+    cf_span span = {0};
+    (void)state;
+    test_script = (script){0};
+    tiny_model_create(&tiny, &shape, 1, &script_clock_backend);
+    assert_ok(cf_session_create(tiny.model, &options, &session, &error), error);
+    assert_ok(cf_session_eval(session, ids, 7, NULL, &error), error);
+    assert_ok(cf_session_trace(session, 42, keep_span, &span, &error), error);
+    assert_int_equal(span.block, 42); /* the script says the token and the position */
+    assert_int_equal(span.layer, 7);
+    assert_ok(cf_session_eval(session, ids, 1, NULL, &error), error); /* it still has room */
+    assert_fails(cf_session_trace(session, 42, keep_span, &span, &error), CF_STATUS_CONTEXT_FULL,
+                 error, "the context holds 8");
+    assert_ok(cf_session_rewind(session, 2, &error), error);
+    test_script.fail_at = test_script.n_steps + 1;
+    test_script.fail_with = CF_STATUS_DEVICE;
+    assert_fails(cf_session_trace(session, 42, keep_span, &span, &error), CF_STATUS_DEVICE, error,
+                 "as the script says");
+    assert_fails(cf_session_trace(session, 42, keep_span, &span, &error), CF_STATUS_DEVICE, error,
+                 "dead");
+    cf_session_free(session);
+    tiny_model_free(&tiny);
+}
+
 static void a_backend_without_a_clock_traces_nothing(void **state)
 {
     bench *made = *state;
@@ -534,6 +569,7 @@ int main(void)
         WITH_SESSION(bad_tensors_are_refused_by_name),
         WITH_SESSION(options_of_older_and_newer_callers_are_understood),
         WITH_SESSION(a_backend_without_a_clock_traces_nothing),
+        cmocka_unit_test(a_trace_is_of_the_next_position_and_leaves_the_session_there),
         cmocka_unit_test(backends_are_checked),
         WITH_SESSION(nulls_are_answered),
         cmocka_unit_test(a_missing_folder_is_not_found),

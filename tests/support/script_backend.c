@@ -164,6 +164,32 @@ static cf_status measure(const cf_backend_model *model, int32_t n_threads, size_
     return CF_STATUS_OK;
 }
 
+/* One span, of the token and its position; a failure in what would be the next step. */
+static cf_status trace(cf_backend_session *session, cf_token token, size_t pos, cf_span_fn span,
+                       void *user, cf_error *error)
+{
+    cf_span one = {.stage = "scripted", .role = "script", .block = token, .layer = (int32_t)pos};
+    assert_in_range(pos, 0, session->options.n_context - 1);
+    if (test_script.n_steps + 1 == test_script.fail_at)
+        return cf_fail(error, test_script.fail_with, "as the script says");
+    span(user, &one);
+    return CF_STATUS_OK;
+}
+
+const cf_backend_interface script_clock_backend = {
+    .id = CF_BACKEND_CUDA,
+    .check = check,
+    .model_create = model_create,
+    .model_free = model_free,
+    .session_defaults = session_defaults,
+    .session_measure = session_measure,
+    .session_create = session_create,
+    .session_free = session_free,
+    .step = step_once,
+    .measure = measure,
+    .trace = trace,
+};
+
 const cf_backend_interface script_backend = {
     .id = CF_BACKEND_CPU,
     .check = check,

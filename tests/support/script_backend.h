@@ -27,6 +27,9 @@ typedef struct script {
 extern script test_script;
 extern const cf_backend_interface script_backend;
 
+/* The same with a clock: see cf_session_trace(). */
+extern const cf_backend_interface script_clock_backend;
+
 /* Pseudo-random logits of scale 2 that depend on every token before, and on nothing else. */
 void script_hashed_logits(const cf_token *ids, size_t n, float *logits, size_t n_vocab);
 
