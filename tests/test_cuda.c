@@ -1,5 +1,5 @@
 /*
- * The CUDA backend against the CPU backend, on the same random weights. Skipped by name where there
+ * The token kernel against the CPU backend, on the same random weights. Skipped by name where there
  * is no GPU.
  */
 #include "support/random_model.h"
@@ -11,6 +11,8 @@
 
 #ifdef CF_HAVE_CUDA
 
+#include "backend/cuda/host/cuda.h"
+
 /*
  * The GPU keeps activations, keys and values in float16, 2^-11 at most each time one is rounded. A
  * value passes some five such roundings a layer whose errors of random sign add up as squares, and
@@ -20,6 +22,14 @@
 
 /* Tokens of a step of a prompt. */
 enum { N_STEP = 256 };
+
+/* A session whose steps of several tokens go through the token kernel too. */
+static void start_gpu(test_runner *gpu, const cf_neox *neox, size_t n_context)
+{
+    test_runner_start(gpu, &cf_cuda_backend, neox, n_context, CF_DTYPE_F16);
+    cf_prompt_free(gpu->session->prompt);
+    gpu->session->prompt = NULL;
+}
 
 /* Compares logits after each of the given numbers of tokens, in ascending order. */
 static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, size_t n_ends)
@@ -32,7 +42,7 @@ static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, s
     test_model_create(&model, shape, dtype, 3);
     test_make_ids(ids, n_context, shape->n_vocab);
     test_runner_start(&cpu, &cf_cpu_backend, &model.neox, n_context, CF_DTYPE_F32);
-    test_runner_start(&gpu, &cf_cuda_backend, &model.neox, n_context, CF_DTYPE_F16);
+    start_gpu(&gpu, &model.neox, n_context);
     for (size_t i = 0; i < n_ends; i++) {
         memset(found, 0xFF, n_vocab * sizeof *found); /* NaN: every logit must be written */
         test_runner_advance(&cpu, ids, ends[i], N_STEP, expected);
@@ -142,7 +152,7 @@ static void the_same_tokens_give_the_same_bits(void **state)
     float *first = malloc(n_vocab * sizeof *first), *again = malloc(n_vocab * sizeof *again);
     test_model_create(&model, &shape, CF_DTYPE_F16, 5);
     test_make_ids(ids, N, shape.n_vocab);
-    test_runner_start(&gpu, &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
+    start_gpu(&gpu, &model.neox, N);
     test_runner_advance(&gpu, ids, N, N_STEP, first);
     for (size_t i = 0; i < N_TIMES; i++) {
         gpu.pos = i; /* a rewind */
@@ -171,7 +181,7 @@ static void hidden_states_are_those_of_the_cpu(void **state)
     test_model_create(&model, &shape, CF_DTYPE_F16, 6);
     test_make_ids(ids, N, shape.n_vocab);
     test_runner_start(&runners[0], &cf_cpu_backend, &model.neox, N, CF_DTYPE_F32);
-    test_runner_start(&runners[1], &cf_cuda_backend, &model.neox, N, CF_DTYPE_F16);
+    start_gpu(&runners[1], &model.neox, N);
     for (int r = 0; r < 2; r++) {
         cf_error error;
         hidden[r] = calloc(n, sizeof **hidden);

@@ -153,6 +153,8 @@ static void try_a_fault(void (*damage)(cf_backend_session *session))
     make_model(&model);
     float *logits = malloc(sizeof *logits * (size_t)model.neox.shape.n_vocab);
     test_runner_start(&gpu, &cf_cuda_backend, &model.neox, 4 * N_TOKENS, CF_DTYPE_F16);
+    cf_prompt_free(gpu.session->prompt); /* what is damaged is the token kernel's */
+    gpu.session->prompt = NULL;
     CHECK(step(gpu.session, 0, logits, &error) == CF_STATUS_OK);
     damage(gpu.session);
     check_dead(&gpu, logits);

@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/host/device.h"
+#include "backend/cuda/host/prompt.h"
 #include "backend/cuda/kernel/kernels.h"
 
 struct cf_backend_model {
@@ -16,7 +17,9 @@ struct cf_backend_model {
     cf_cuda_arena arena;  /* what is not used in place */
     cf_token_model token; /* addresses in it */
     double *frequencies;  /* [d_rotary / 2] */
-    char text[256];
+    cf_blaslt *blaslt;    /* NULL: prompts go token by token */
+    cf_prompt_layer prompt_layers[CF_SCHEDULE_MAX_LAYERS];
+    char text[384];
 };
 
 struct cf_backend_session {
@@ -27,6 +30,7 @@ struct cf_backend_session {
     cf_token_args args; /* of the next launch */
     float *staging;     /* [n_vocab] pinned: a copy to it does not stop the stream */
     cf_token *tokens;   /* [CF_MAX_LAUNCH] on the device: those of the next launch */
+    cf_prompt *prompt;  /* for steps of many tokens, or NULL */
     bool dead;          /* the device failed: nothing more can be evaluated */
 };
 

@@ -43,7 +43,7 @@ static cf_status measure_all(const cf_backend_model *model, stopwatch *watch, cf
     return measure_read(model, watch, &ceilings->read_bytes_per_s, error);
 }
 
-/* Prompts go through the same kernel a token at a time: there is no matrix product to measure. */
+/* The matrix products of prompts are not measured here: bench_prompt has them. */
 cf_status cf_cuda_measure(const cf_backend_model *model, int32_t n_threads, size_t n_tokens,
                           cf_ceilings *ceilings, cf_error *error)
 {

@@ -105,6 +105,27 @@ static cf_status place_floats(loader *loading, const cf_tensor *tensor, const fl
     return CF_STATUS_OK;
 }
 
+/* The sum of two vectors, of which the first may be lacking. */
+static cf_status place_sum(loader *loading, const cf_tensor *a, const cf_tensor *b,
+                           const float **address, cf_error *error)
+{
+    size_t n = (size_t)b->dims[0];
+    const void *placed;
+    float *sum = loading->floats + n; /* room enough: see load() */
+    memset(sum, 0, n * sizeof *sum);
+    for (int i = 0; i < 2; i++) {
+        const cf_tensor *term = i == 0 ? a : b;
+        if (term == NULL)
+            continue;
+        CF_TRY(read_vector(loading, term, error));
+        for (size_t j = 0; j < n; j++)
+            sum[j] += loading->floats[j];
+    }
+    CF_TRY(place(loading, sum, n * sizeof *sum, &placed, error));
+    *address = placed;
+    return CF_STATUS_OK;
+}
+
 /* A LayerNorm's weights, in float16. */
 static cf_status place_halves(loader *loading, const cf_tensor *tensor, const void **address,
                               cf_error *error)
@@ -128,6 +149,21 @@ static cf_status fold(loader *loading, int32_t layer, const cf_bias_vectors *vec
     return CF_STATUS_OK;
 }
 
+/* What prompts add: in a parallel layer, the biases of both branches at once. */
+static cf_status place_prompt_layer(loader *loading, int32_t index, const cf_bias_vectors *vectors,
+                                    cf_error *error)
+{
+    const cf_neox_layer *from = &loading->model->neox->layers[index];
+    cf_prompt_layer *to = &loading->model->prompt_layers[index];
+    memcpy(to->biases, vectors->biases, sizeof to->biases);
+    to->shifts[0] = vectors->shifts[CF_MATRIX_QKV];
+    to->shifts[1] = vectors->shifts[CF_MATRIX_UP];
+    if (!loading->model->neox->shape.parallel_residual)
+        return CF_STATUS_OK;
+    return place_sum(loading, from->dense_bias, from->down_bias, &to->biases[CF_MATRIX_DOWN],
+                     error);
+}
+
 static cf_status place_layer(loader *loading, int32_t index, cf_error *error)
 {
     const cf_neox_layer *from = &loading->model->neox->layers[index];
@@ -145,6 +181,7 @@ static cf_status place_layer(loader *loading, int32_t index, cf_error *error)
     CF_TRY(place_halves(loading, from->ln2_weight, &to->norm2, error));
     CF_TRY(place_floats(loading, from->ln1_bias, &vectors.shifts[CF_MATRIX_QKV], error));
     CF_TRY(place_floats(loading, from->ln2_bias, &vectors.shifts[CF_MATRIX_UP], error));
+    CF_TRY(place_prompt_layer(loading, index, &vectors, error));
     return fold(loading, index, &vectors, error);
 }
 
@@ -250,20 +287,31 @@ static cf_status make_frequencies(cf_backend_model *model, cf_error *error)
     return CF_STATUS_OK;
 }
 
+static void describe_prompts(const cf_backend_model *model, char *text, size_t n_bytes)
+{
+    size_t version = model->blaslt != NULL ? cf_blaslt_version(model->blaslt) : 0;
+    if (model->blaslt != NULL)
+        snprintf(text, n_bytes, "prompts by cuBLASLt %zu.%zu.%zu", version / 10000,
+                 version / 100 % 100, version % 100);
+    else
+        snprintf(text, n_bytes, "prompts token by token: no cuBLASLt");
+}
+
 static void describe(cf_backend_model *model)
 {
     const cf_schedule *schedule = &model->schedule;
     size_t free_bytes = 0, total_bytes = 0;
     cudaMemGetInfo(&free_bytes, &total_bytes);
-    snprintf(model->text, sizeof model->text,
-             "%s, sm_%d, %d blocks, %s, ring of %d KB (%d slots of %d bytes), %d consumer warps, "
-             "%.1f %% of %.1f GB in use",
-             model->device.name, model->device.capability, schedule->n_blocks,
-             model->has_bulk_copies ? "bulk copies" : "cp.async",
-             schedule->n_slots * schedule->slot_bytes / 1024, schedule->n_slots,
-             schedule->slot_bytes, schedule->n_consumers,
-             total_bytes == 0 ? 0 : 100 - 100 * (double)free_bytes / (double)total_bytes,
-             (double)total_bytes * 1e-9);
+    int n = snprintf(model->text, sizeof model->text,
+                     "%.100s, sm_%d, %d blocks, %s, ring of %d KB (%d slots of %d bytes), "
+                     "%d consumer warps, %.1f %% of %.1f GB in use, ",
+                     model->device.name, model->device.capability, schedule->n_blocks,
+                     model->has_bulk_copies ? "bulk copies" : "cp.async",
+                     schedule->n_slots * schedule->slot_bytes / 1024, schedule->n_slots,
+                     schedule->slot_bytes, schedule->n_consumers,
+                     total_bytes == 0 ? 0 : 100 - 100 * (double)free_bytes / (double)total_bytes,
+                     (double)total_bytes * 1e-9);
+    describe_prompts(model, model->text + n, sizeof model->text - (size_t)n);
 }
 
 static cf_status build(cf_backend_model *model, const cf_model_options *options, cf_error *error)
@@ -278,6 +326,7 @@ static cf_status build(cf_backend_model *model, const cf_model_options *options,
     model->token.schedule = model->schedule;
     CF_TRY(make_frequencies(model, error));
     CF_TRY(prepare_kernel(model, error));
+    cf_blaslt_open(&model->blaslt, NULL); /* without it, prompts take longer */
     cf_status status = load(&loading, error);
     cf_dealloc(loading.floats);
     cf_dealloc(loading.halves);
@@ -308,6 +357,7 @@ void cf_cuda_model_free(cf_backend_model *model)
     if (model == NULL)
         return;
     cf_cuda_arena_free(&model->arena);
+    cf_blaslt_close(model->blaslt);
     cf_schedule_free(&model->schedule);
     cf_dealloc(model->frequencies);
     cf_dealloc(model);

@@ -7,15 +7,16 @@
 #include <math.h>
 #include <string.h>
 
-#define DEFAULT_CHUNK 512
+/* Of prompts by matrix products, whose work space grows with it, and token by token. */
+#define DEFAULT_CHUNK 2048
+#define DEFAULT_CHUNK_OF_TOKENS 512
 
 void cf_cuda_session_defaults(const cf_backend_model *model, cf_backend_options *options)
 {
-    (void)model;
     if (options->n_threads == 0)
         options->n_threads = 1;
     if (options->n_chunk == 0)
-        options->n_chunk = DEFAULT_CHUNK;
+        options->n_chunk = model->blaslt != NULL ? DEFAULT_CHUNK : DEFAULT_CHUNK_OF_TOKENS;
     if (options->n_chunk > options->n_context)
         options->n_chunk = options->n_context;
     if (options->kv_dtype == CF_DTYPE_DEFAULT)
@@ -52,6 +53,11 @@ static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena, si
     *tokens = cf_cuda_arena_take(arena, sizeof(cf_token) * CF_MAX_LAUNCH);
 }
 
+static bool has_prompts(const cf_backend_model *model, const cf_backend_options *options)
+{
+    return model->blaslt != NULL && options->n_chunk >= cf_prompt_least(model);
+}
+
 cf_status cf_cuda_session_measure(const cf_backend_model *model, const cf_backend_options *options,
                                   cf_session_memory *memory, cf_error *error)
 {
@@ -65,6 +71,8 @@ cf_status cf_cuda_session_measure(const cf_backend_model *model, const cf_backen
     take_scratch(model, &scratch, options->n_context, &session, &tokens);
     memory->kv_bytes = 2 * (uint64_t)cache_bytes(model, options->n_context);
     memory->scratch_bytes = scratch.n_bytes;
+    if (has_prompts(model, options))
+        memory->scratch_bytes += cf_prompt_measure(model, options->n_chunk);
     return CF_STATUS_OK;
 }
 
@@ -112,6 +120,8 @@ static cf_status build(cf_backend_session *session, cf_error *error)
     CF_CUDA_TRY(cudaStreamCreateWithFlags(&session->stream, cudaStreamNonBlocking), "session",
                 error);
     CF_CUDA_TRY(cudaMallocHost((void **)&session->staging, n_staging), "session", error);
+    if (has_prompts(model, &session->options))
+        CF_TRY(cf_prompt_create(model, session->options.n_chunk, &session->prompt, error));
     CF_CUDA_TRY(cudaDeviceSynchronize(), "session", error);
     return CF_STATUS_OK;
 }
@@ -142,6 +152,7 @@ void cf_cuda_session_free(cf_backend_session *session)
         return;
     if (session->stream != NULL)
         cudaStreamDestroy(session->stream);
+    cf_prompt_free(session->prompt);
     cudaFreeHost(session->staging);
     cf_cuda_arena_free(&session->arena);
     cf_dealloc(session);

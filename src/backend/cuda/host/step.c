@@ -1,5 +1,8 @@
-/* A step: as many tokens a launch as nobody wants logits of; these and hidden states come back
- * where they are asked for. */
+/*
+ * A step: of several tokens, by matrix products; else, and without these, by the token kernel, as
+ * many tokens a launch as nobody wants logits of. Logits and hidden states come back where they are
+ * asked for.
+ */
 #include "backend/cuda/host/cuda.h"
 
 #include "base/status.h"
@@ -64,6 +67,8 @@ static cf_status run(cf_backend_session *session, const cf_step *step, cf_error 
     size_t n_vocab = (size_t)session->model->neox->shape.n_vocab;
     size_t n_logits = step->logits == NULL ? 0 : step->n_logits;
     CF_CUDA_TRY(cudaSetDevice(session->model->device.index), "device", error);
+    if (session->prompt != NULL && step->n >= cf_prompt_least(session->model))
+        return cf_prompt_step(session, step, error);
     bool want_hidden = step->hidden != NULL;
     for (size_t i = 0, n; i < step->n; i += n) {
         size_t n_plain = step->n - n_logits > i ? step->n - n_logits - i : 0;

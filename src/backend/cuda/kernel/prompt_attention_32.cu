@@ -1,0 +1,3 @@
+#include "backend/cuda/kernel/prompt_attention.cuh"
+
+PROMPT_ATTENTION(32)
