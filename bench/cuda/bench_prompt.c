@@ -1,0 +1,311 @@
+/*
+ * The speed of prompts on this GPU: milliseconds of a step of many tokens with random weights of a
+ * model's real shape, the last token's logits on the host included, beside the time of the same
+ * matrix products alone, one after the other; and what the kernels between them take.
+ *
+ *     bench_prompt [MODEL [TOKENS ...]]
+ *
+ * Prints CSV lines, and after '#' what is for people.
+ */
+#include "backend/cuda/host/cuda.h"
+#include "backend/cuda/kernel/prompt.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_WARM_UP = 3, N_TIMES = 30, N_CONTEXT = 2048 };
+
+static const struct {
+    const char *name;
+    int32_t n_layers, d_model, n_heads, n_vocab;
+} models[] = {
+    {"14m", 6, 128, 4, 50304},     {"31m", 6, 256, 8, 50304},     {"70m", 6, 512, 8, 50304},
+    {"160m", 12, 768, 12, 50304},  {"410m", 24, 1024, 16, 50304}, {"1b", 16, 2048, 8, 50304},
+    {"1.4b", 24, 2048, 16, 50304}, {"2.8b", 32, 2560, 32, 50304}, {"6.9b", 32, 4096, 32, 50432},
+    {"12b", 36, 5120, 40, 50688},
+};
+
+enum { N_MODELS = sizeof models / sizeof *models };
+
+static void check(cf_status status, const cf_error *error)
+{
+    if (status == CF_STATUS_OK)
+        return;
+    fprintf(stderr, "bench_prompt: %s\n", error->message);
+    exit(1);
+}
+
+static void check_cuda(cudaError_t code)
+{
+    cf_error error;
+    if (code != cudaSuccess)
+        check(cf_cuda_fail(&error, code, "bench"), &error);
+}
+
+static cf_shape shape_of(const char *name)
+{
+    for (int i = 0; i < N_MODELS; i++)
+        if (strcmp(name, models[i].name) == 0)
+            return (cf_shape){.n_layers = models[i].n_layers,
+                              .d_model = models[i].d_model,
+                              .n_heads = models[i].n_heads,
+                              .d_head = models[i].d_model / models[i].n_heads,
+                              .d_rotary = models[i].d_model / models[i].n_heads / 8 * 2,
+                              .d_ffn = 4 * models[i].d_model,
+                              .n_vocab = models[i].n_vocab,
+                              .n_context = N_CONTEXT,
+                              .rope_theta = 10000,
+                              .layer_norm_eps = 1e-5f,
+                              .parallel_residual = true,
+                              .attention_bias = true};
+    fprintf(stderr, "bench_prompt: no model %s\n", name);
+    exit(1);
+}
+
+/* Random numbers of 2^-6 to 2^-5 and either sign, that tensors are cut out of. */
+#define POOL_HALVES ((size_t)1 << 24)
+static uint16_t pool[POOL_HALVES];
+
+static void fill_pool(void)
+{
+    uint64_t state = 1;
+    for (size_t i = 0; i < POOL_HALVES; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        pool[i] = (uint16_t)(9u << 10 | (state >> 48 & 0x83FFu));
+    }
+}
+
+/* A tensor on the GPU, each cut out of the pool from another place on. */
+static const void *random_tensor(size_t n_bytes)
+{
+    static size_t place;
+    char *memory;
+    check_cuda(cudaMalloc((void **)&memory, n_bytes));
+    for (size_t done = 0, n; done < n_bytes; done += n) {
+        place = (place + 999983) % (POOL_HALVES / 2) / 8 * 8;
+        n = n_bytes - done < POOL_HALVES ? n_bytes - done : POOL_HALVES;
+        check_cuda(cudaMemcpy(memory + done, pool + place, n, cudaMemcpyHostToDevice));
+    }
+    return memory;
+}
+
+static void add_tensor(cf_tensor *tensor, const char *prefix, const char *name, int64_t rows,
+                       int64_t columns)
+{
+    char *full = malloc(96);
+    snprintf(full, 96, "%s%s", prefix, name);
+    *tensor = (cf_tensor){.name = full,
+                          .dtype = CF_DTYPE_F16,
+                          .n_dims = columns > 0 ? 2 : 1,
+                          .dims = {rows, columns > 0 ? columns : 1}};
+    tensor->data = random_tensor(2 * (size_t)(tensor->dims[0] * tensor->dims[1]));
+}
+
+/* A model whose tensors lie on the GPU and are used in place. */
+static void make_model(const cf_shape *shape, cf_neox *neox)
+{
+    size_t n = 0;
+    int64_t D = shape->d_model, F = shape->d_ffn, V = shape->n_vocab;
+    cf_tensor *tensors = calloc((size_t)shape->n_layers * 12 + 4, sizeof *tensors);
+    cf_error error;
+#define ADD(field, name, rows, columns, needs)                                                     \
+    add_tensor(&tensors[n++], prefix, name, rows, columns);
+    for (int32_t layer = 0; layer < shape->n_layers; layer++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "layers.%d.", layer);
+        CF_NEOX_LAYER_TENSORS(ADD)
+    }
+    const char *prefix = "";
+    CF_NEOX_OUTER_TENSORS(ADD)
+    check(cf_neox_bind(shape, tensors, n, neox, &error), &error);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+typedef void (*timed)(cf_backend_session *session, size_t n);
+
+/* Milliseconds of the host's clock from the call until all is done: the median, and the best. */
+static double time_host(cf_backend_session *session, size_t n, timed call, double *best)
+{
+    double times[N_TIMES];
+    for (int i = -N_WARM_UP; i < N_TIMES; i++) {
+        check_cuda(cudaDeviceSynchronize());
+        uint64_t begin = cf_clock_ns();
+        call(session, n);
+        check_cuda(cudaDeviceSynchronize());
+        if (i >= 0)
+            times[i] = (double)(cf_clock_ns() - begin) * 1e-6;
+    }
+    qsort(times, N_TIMES, sizeof *times, by_value);
+    *best = times[0];
+    return times[N_TIMES / 2];
+}
+
+static void step(cf_backend_session *session, size_t n)
+{
+    static float *logits;
+    static cf_token ids[N_CONTEXT];
+    cf_error error;
+    if (logits == NULL)
+        logits = malloc(sizeof *logits * (size_t)session->model->neox->shape.n_vocab);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (cf_token)(i * 7919 % 50000);
+    cf_step step = {.ids = ids, .n = n, .logits = logits, .n_logits = 1};
+    check(cf_prompt_step(session, &step, &error), &error);
+}
+
+/* The same through the token kernel. */
+static void token_kernel(cf_backend_session *session, size_t n)
+{
+    cf_error error;
+    cf_token ids[CF_MAX_LAUNCH] = {1, 2, 3, 5, 8, 13, 21, 34};
+    check(cf_cuda_launch(session, ids, n, 0, true, false, &error), &error);
+}
+
+/* The products of all layers and the head, one after the other, with nothing between them. */
+static void products(cf_backend_session *session, size_t n)
+{
+    const cf_shape *shape = &session->model->neox->shape;
+    cf_prompt *prompt = session->prompt;
+    cf_error error;
+    int32_t d = shape->d_model, f = shape->d_ffn, rows = (int32_t)cf_prompt_rows(n);
+    for (int32_t i = 0; i <= shape->n_layers; i++) {
+        const void *const *m = session->model->token.layers[i % shape->n_layers].matrices;
+        cf_product layer[] = {
+            {m[CF_MATRIX_QKV], prompt->normed[0], prompt->qkv, rows, 3 * d, d, false, false},
+            {m[CF_MATRIX_UP], prompt->normed[1], prompt->ffn, rows, f, d, false, false},
+            {m[CF_MATRIX_DOWN], prompt->ffn, prompt->residual, rows, d, f, true, true},
+            {m[CF_MATRIX_DENSE], prompt->normed[0], prompt->mixed, rows, d, d, true, false},
+            {session->model->token.head, prompt->normed[0], prompt->logits[0], 16, shape->n_vocab,
+             d, true, false}};
+        bool is_head = i == shape->n_layers;
+        for (int p = is_head ? 4 : 0; p < (is_head ? 5 : 4); p++)
+            check(cf_product_launch(&prompt->plans, &layer[p], prompt->workspaces[0],
+                                    session->stream, &error),
+                  &error);
+    }
+}
+
+static cudaError_t attend(const cf_prompt_attention *args, int32_t d_head,
+                          const cf_gpu_limits *limits, cudaStream_t stream)
+{
+    return d_head == 32    ? cf_prompt_attend_32(args, limits, stream)
+           : d_head == 64  ? cf_prompt_attend_64(args, limits, stream)
+           : d_head == 80  ? cf_prompt_attend_80(args, limits, stream)
+           : d_head == 128 ? cf_prompt_attend_128(args, limits, stream)
+                           : cf_prompt_attend_256(args, limits, stream);
+}
+
+/* One of a layer's kernels, in every layer. */
+static void kernels(cf_backend_session *session, size_t n, int which)
+{
+    const cf_backend_model *model = session->model;
+    const cf_shape *shape = &model->neox->shape;
+    const cf_token_session *cache = &session->args.session;
+    cf_prompt *prompt = session->prompt;
+    int32_t count = (int32_t)cf_prompt_rows(n);
+    for (int32_t i = 0; i < shape->n_layers; i++) {
+        const cf_prompt_layer *layer = &model->prompt_layers[i];
+        size_t place = (size_t)i * (size_t)cache->n_context * (size_t)shape->d_model;
+        cf_prompt_norm norm = {
+            prompt->residual,
+            count <= 256 ? prompt->mixed : NULL,
+            layer->biases[CF_MATRIX_DOWN],
+            {{model->token.layers[i].norm1, layer->shifts[0], prompt->normed[0]},
+             {model->token.layers[i].norm2, layer->shifts[1], prompt->normed[1]}},
+            NULL,
+            count,
+            shape->d_model,
+            1e-5f};
+        cf_prompt_split split = {prompt->qkv,         layer->biases[CF_MATRIX_QKV],
+                                 cache->rotation,     prompt->normed[0],
+                                 cache->keys + place, cache->values + place,
+                                 prompt->request[0],  count,
+                                 shape->n_heads,      shape->d_head,
+                                 shape->d_rotary,     cache->n_context};
+        cf_prompt_attention attention = {prompt->normed[0],  split.keys,  split.values,
+                                         prompt->request[0], count,       shape->n_heads,
+                                         cache->n_context,   CF_DTYPE_F16};
+        cf_prompt_activation activation = {prompt->ffn, layer->biases[CF_MATRIX_UP], count,
+                                           shape->d_ffn, shape->activation};
+        check_cuda(which == 0   ? cf_prompt_normalise(&norm, CF_DTYPE_F16, session->stream)
+                   : which == 1 ? cf_prompt_append(&split, CF_DTYPE_F16, session->stream)
+                   : which == 2
+                       ? attend(&attention, shape->d_head, &model->device.limits, session->stream)
+                       : cf_prompt_activate(&activation, CF_DTYPE_F16, session->stream));
+    }
+}
+
+static void norms(cf_backend_session *session, size_t n)
+{
+    kernels(session, n, 0);
+}
+
+static void appends(cf_backend_session *session, size_t n)
+{
+    kernels(session, n, 1);
+}
+
+static void attentions(cf_backend_session *session, size_t n)
+{
+    kernels(session, n, 2);
+}
+
+static void activations(cf_backend_session *session, size_t n)
+{
+    kernels(session, n, 3);
+}
+
+static void time_prompt(cf_backend_session *session, const char *name, size_t n)
+{
+    static const timed parts[] = {norms, appends, attentions, activations};
+    const cf_shape *shape = &session->model->neox->shape;
+    double best, best_products, unused, us[4];
+    double d = shape->d_model, n_layers = shape->n_layers, tokens = (double)n;
+    double operations = tokens * n_layers * (8 * d * d + 4 * d * shape->d_ffn) +
+                        2 * n_layers * d * tokens * (tokens + 1) + 2 * d * shape->n_vocab;
+    double ms = time_host(session, n, step, &best);
+    double ms_products = time_host(session, n, products, &best_products);
+    for (int i = 0; i < 4; i++)
+        us[i] = time_host(session, n, parts[i], &unused) * 1e3 / n_layers;
+    printf("%s,%zu,%.3f,%.3f,%.3f,%.0f,%.0f\n", name, n, ms, best, ms_products, tokens / ms * 1e3,
+           operations / ms * 1e-9);
+    printf("# alone, us a layer: norms %.1f, append %.1f, attention %.1f, activation %.1f\n", us[0],
+           us[1], us[2], us[3]);
+    if (n <= 8)
+        printf("# by the token kernel: %.3f ms\n", time_host(session, n, token_kernel, &unused));
+}
+
+int main(int argc, char **argv)
+{
+    static const size_t usual[] = {128, 512, 2048};
+    const char *name = argc > 1 ? argv[1] : "2.8b", *text;
+    cf_shape shape = shape_of(name);
+    cf_model_options model_options = {.size = sizeof model_options};
+    cf_backend_options options = {.n_context = N_CONTEXT};
+    cf_backend_model *model;
+    cf_backend_session *session;
+    cf_neox neox;
+    cf_error error;
+    fill_pool();
+    make_model(&shape, &neox);
+    check(cf_cuda_backend.model_create(&neox, &model_options, &model, &text, &error), &error);
+    printf("# %s\n", text);
+    cf_cuda_backend.session_defaults(model, &options);
+    check(cf_cuda_backend.session_create(model, &options, &session, &error), &error);
+    if (session->prompt == NULL)
+        return 1;
+    printf("model,tokens,ms_median,ms_best,ms_products_alone,tokens_per_s,tflops\n");
+    for (int i = 0; i < (argc > 2 ? argc - 2 : 3); i++)
+        time_prompt(session, name, argc > 2 ? (size_t)atoi(argv[i + 2]) : usual[i]);
+    cf_cuda_backend.session_free(session);
+    cf_cuda_backend.model_free(model);
+    return 0;
+}
