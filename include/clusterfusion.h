@@ -5,7 +5,7 @@
  *
  *   1  versions          2  errors            3  small types       4  models
  *   5  tokenizers        6  sessions          7  sampling          8  generation
- *   9  scoring          10  measurement
+ *   9  scoring          10  measurement      11  one layer on a GPU
  *
  * The short way from a folder to text:
  *
@@ -647,6 +647,82 @@ typedef void (*cf_span_fn)(void *user, const cf_span *span);
  */
 CF_API cf_status cf_session_trace(cf_session *session, cf_token token, cf_span_fn span, void *user,
                                   cf_error *error);
+
+/* ---------------------------------------------------------------------------------------------- */
+/* 11  One layer on a GPU */
+/* ---------------------------------------------------------------------------------------------- */
+
+/*
+ * One decoder layer for one token in one launch, on weights that lie on the GPU as PyTorch has
+ * them: row-major [out][in], query_key_value per head [head][q|k|v][head width]. Both LayerNorms
+ * read the same hidden state (the parallel residual).
+ */
+typedef struct cf_layer cf_layer;
+
+typedef struct cf_layer_options {
+    size_t size;
+    int32_t device; /* CUDA device index */
+    cf_dtype dtype; /* F16 or BF16: of everything but cosines and sines */
+    int32_t d_model;
+    int32_t n_heads;  /* of width d_model / n_heads, a multiple of 8, at most 256 */
+    int32_t d_rotary; /* even, 0 … head width */
+    int32_t d_ffn;
+    float layer_norm_eps;
+    cf_activation activation; /* GELU_TANH is the hardware's approximation of tanh, to 5e-4 */
+    bool whole; /* also the down projection and the residual; else attention and up only */
+} cf_layer_options;
+
+/*
+ * Addresses on the device, in `dtype`, each aligned to 16 bytes; of a launch. `cosines` and `sines`
+ * are float32 and need 4 bytes. Pairs of the rotation are (i, i + d_rotary / 2).
+ */
+typedef struct cf_layer_tensors {
+    const void *hidden;       /* [d_model] */
+    const void *qkv_weight;   /* [3 d_model][d_model] */
+    const void *qkv_bias;     /* [3 d_model] */
+    const void *dense_weight; /* [d_model][d_model]: attention's projection */
+    const void *dense_bias;   /* [d_model] */
+    const void *up_weight;    /* [d_ffn][d_model] */
+    const void *up_bias;      /* [d_ffn] */
+    const void *down_weight;  /* [d_model][d_ffn]; not of the whole layer: NULL, as the next */
+    const void *down_bias;    /* [d_model] */
+    const void *norm1_weight; /* [d_model]: the LayerNorm before attention */
+    const void *norm1_bias;   /* [d_model] */
+    const void *norm2_weight; /* [d_model]: the LayerNorm before the MLP */
+    const void *norm2_bias;   /* [d_model] */
+    const float *cosines;     /* [d_rotary] of this position */
+    const float *sines;       /* [d_rotary] */
+    void *k_cache;            /* [n_context][d_model]; row n_cached is written */
+    void *v_cache;            /* [n_context][d_model]; row n_cached is written */
+    void *output;             /* [d_model] attention's projection; whole: the layer's output */
+    void *mlp;                /* [d_ffn] the activated up projection; of the whole layer: NULL */
+    void *k_new;              /* [d_model] the new position's key, rotated */
+    void *v_new;              /* [d_model] the new position's value */
+    int32_t n_cached;         /* positions in the cache before this one: 0 … n_context - 1 */
+    int32_t n_context;        /* rows of the cache */
+} cf_layer_tensors;
+
+/*
+ * Prepares launches of a shape on one GPU: half a MiB of scratch. Errors: INVALID_ARGUMENT (names
+ * the option), UNSUPPORTED (no CUDA built in, an older GPU, a shape that the kernel cannot run),
+ * NO_DEVICE, OUT_OF_MEMORY, DEVICE. Any thread, also while a stream is being captured. Cost:
+ * allocates, synchronises with a stream of its own; milliseconds.
+ */
+CF_API cf_status cf_layer_create(const cf_layer_options *options, cf_layer **layer,
+                                 cf_error *error);
+
+/* Waits for all launches of it on its GPU. */
+CF_API void cf_layer_free(cf_layer *layer);
+
+/*
+ * Puts one launch into `stream`, a cudaStream_t of the layer's device (NULL: the default stream).
+ * It starts when everything before it in the stream is complete. Launches in several streams are
+ * safe: a launch takes the whole GPU, so they run one after the other. The same input gives the
+ * same bits. Errors: INVALID_ARGUMENT (names the tensor or n_cached), DEVICE: nothing was launched.
+ * Any thread. Cost: one launch; no allocation, no synchronisation; may be captured in a graph.
+ */
+CF_API cf_status cf_layer_launch(cf_layer *layer, const cf_layer_tensors *tensors, void *stream,
+                                 cf_error *error);
 
 #ifdef __cplusplus
 }

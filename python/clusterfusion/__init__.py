@@ -13,6 +13,8 @@ Neither NumPy nor PyTorch is imported before something asks for it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import _native
 from ._errors import (
     BadFileError,
@@ -37,12 +39,30 @@ from ._options import GenerateOptions
 from ._session import Evaluation, Score, Session
 from ._tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from ._layer import neox_attention_up as neox_attention_up
+    from ._layer import neox_decoder_layer as neox_decoder_layer
+    from ._layer import pythia_2b8_attention_only as pythia_2b8_attention_only
+
 __version__: str = _native.lib.cf_version().decode()
 
 
 def check_backend(backend: str) -> None:
     """Raises NoDeviceError or UnsupportedError with the reason if ``backend`` cannot run here."""
     call(_native.lib.cf_backend_check, backend_number(backend))
+
+
+#: What needs PyTorch, imported when it is first asked for.
+_NEEDS_TORCH = {"neox_attention_up", "neox_decoder_layer", "pythia_2b8_attention_only"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _layer
+
+    globals().update({each: getattr(_layer, each) for each in _NEEDS_TORCH})
+    return globals()[name]
 
 
 __all__ = [

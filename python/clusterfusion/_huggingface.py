@@ -62,6 +62,8 @@ class Acceleration:
         tensors = _tensors_of(hf_model)
         device = next(iter(tensors.values())).device
         dtypes = {str(tensor.dtype) for tensor in tensors.values()}
+        if device.type == "cuda":
+            _await_weights(device)
         self.original: Callable[..., Any] = hf_model.generate
         self.model = Model.from_tensors(
             _shape_of(hf_model.config),
@@ -175,8 +177,10 @@ def accelerate(hf_model: Any, *, n_context: int | None = None, n_threads: int | 
     that says why. Sampling draws its seed from PyTorch: ``torch.manual_seed`` repeats it, with
     other random numbers than the original's. Forward hooks are not called.
 
-    Weights are used in place where they are contiguous, else copied; they may be float32, float16
-    or bfloat16. After a change of weights ``generate`` falls back; accelerate anew.
+    Weights are used in place where they are contiguous, else copied; on the CPU they may be
+    float32, float16 or bfloat16, on a GPU float16 or bfloat16; biases and LayerNorms, a thousandth
+    of them, are copied to the GPU in another form. After a change of weights ``generate`` falls
+    back; accelerate anew.
 
     n_context: tokens that prompt and new text may have together; None: the trained context.
     n_threads: CPU threads; None: one per processor that the process may use.
@@ -209,6 +213,13 @@ def restore(hf_model: Any) -> Any:
     delattr(hf_model, _ATTRIBUTE)
     acceleration.model.close()
     return hf_model
+
+
+def _await_weights(device: Any) -> None:
+    """The library reads them in streams of its own: what writes them must be complete."""
+    import torch
+
+    torch.cuda.synchronize(device)
 
 
 def _tensors_of(hf_model: Any) -> dict[str, Any]:

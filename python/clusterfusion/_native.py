@@ -299,6 +299,49 @@ class cf_span(Structure):
     ]
 
 
+class cf_layer_options(OptionStruct):
+    _fields_: ClassVar = [
+        ("size", c_size_t),
+        ("device", c_int32),
+        ("dtype", cf_enum),
+        ("d_model", c_int32),
+        ("n_heads", c_int32),
+        ("d_rotary", c_int32),
+        ("d_ffn", c_int32),
+        ("layer_norm_eps", c_float),
+        ("activation", cf_enum),
+        ("whole", c_bool),
+    ]
+
+
+class cf_layer_tensors(Structure):
+    _fields_: ClassVar = [
+        ("hidden", c_void_p),
+        ("qkv_weight", c_void_p),
+        ("qkv_bias", c_void_p),
+        ("dense_weight", c_void_p),
+        ("dense_bias", c_void_p),
+        ("up_weight", c_void_p),
+        ("up_bias", c_void_p),
+        ("down_weight", c_void_p),
+        ("down_bias", c_void_p),
+        ("norm1_weight", c_void_p),
+        ("norm1_bias", c_void_p),
+        ("norm2_weight", c_void_p),
+        ("norm2_bias", c_void_p),
+        ("cosines", c_void_p),
+        ("sines", c_void_p),
+        ("k_cache", c_void_p),
+        ("v_cache", c_void_p),
+        ("output", c_void_p),
+        ("mlp", c_void_p),
+        ("k_new", c_void_p),
+        ("v_new", c_void_p),
+        ("n_cached", c_int32),
+        ("n_context", c_int32),
+    ]
+
+
 cf_event_fn = CFUNCTYPE(c_bool, c_void_p, POINTER(cf_event))
 cf_span_fn = CFUNCTYPE(None, c_void_p, POINTER(cf_span))
 
@@ -306,7 +349,7 @@ cf_span_fn = CFUNCTYPE(None, c_void_p, POINTER(cf_span))
 # Functions
 # ------------------------------------------------------------------------------------------------
 
-_model = _tokenizer = _decoder = _session = _generation = _scoring = c_void_p
+_model = _tokenizer = _decoder = _session = _generation = _scoring = _layer = c_void_p
 _error = POINTER(cf_error)
 _out = POINTER(c_void_p)
 _ids = POINTER(cf_token)
@@ -452,6 +495,9 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cf_scoring_free": (None, _scoring),
     "cf_model_measure": (cf_enum, _model, c_int32, c_size_t, POINTER(cf_ceilings), _error),
     "cf_session_trace": (cf_enum, _session, c_int32, cf_span_fn, c_void_p, _error),
+    "cf_layer_create": (cf_enum, POINTER(cf_layer_options), _out, _error),
+    "cf_layer_free": (None, _layer),
+    "cf_layer_launch": (cf_enum, _layer, POINTER(cf_layer_tensors), c_void_p, _error),
 }
 
 # ------------------------------------------------------------------------------------------------

@@ -225,3 +225,53 @@ def test_torch_arrays_share_memory_with_nobody_and_make_a_model(model):
     weights[name] = weights[name].t()
     with pytest.raises(clusterfusion.InvalidArgumentError, match=f"{name} is not contiguous"):
         clusterfusion.Model.from_tensors(model.shape, weights)
+
+
+def why_no_gpu():
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU"
+    try:
+        clusterfusion.check_backend("cuda")
+    except clusterfusion.Error as error:
+        return str(error)
+    return ""
+
+
+needs_gpu = pytest.mark.skipif(bool(why_no_gpu()), reason=why_no_gpu() or "there is a GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_model_on_a_gpu_generates_there(ids, dtype):
+    hf_model = load(dtype=getattr(torch, dtype)).cuda()
+    tensors = {name: p.detach().cpu() for name, p in hf_model.state_dict().items()}
+    clusterfusion.accelerate(hf_model)
+    fast = hf_model._clusterfusion
+    assert "cuda" in fast.model.info.backend
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="clusterfusion")
+        found = hf_model.generate(ids.cuda(), max_new_tokens=32)
+    assert found.is_cuda and found.dtype == ids.dtype
+    with clusterfusion.Model.from_tensors(fast.model.shape, tensors, backend="cpu") as cpu:
+        expected = cpu.generate(PROMPT, max_new_tokens=32)
+    assert found[0, len(PROMPT) :].tolist() == expected.ids
+
+
+@needs_gpu
+def test_weights_on_a_gpu_are_used_in_place_and_given_back(ids):
+    from clusterfusion._native import lib
+
+    hf_model = load(dtype=torch.float16).cuda()
+    before = hf_model.generate(ids.cuda(), max_new_tokens=8)
+    matrices = {p.data_ptr() for p in hf_model.parameters() if p.dim() == 2}
+    n_bytes = sum(p.numel() * 2 for p in hf_model.parameters())
+    torch.cuda.synchronize()
+    free = torch.cuda.mem_get_info()[0]
+    model = clusterfusion.accelerate(hf_model, n_context=64)._clusterfusion.model
+    tensors = [lib.cf_model_tensor(model._model, i).contents for i in range(model.info.n_tensors)]
+    assert {tensor.data for tensor in tensors if tensor.n_dims == 2} == matrices
+    assert free - torch.cuda.mem_get_info()[0] < n_bytes // 2
+    hf_model.generate(ids.cuda(), max_new_tokens=8)
+    assert clusterfusion.restore(hf_model) is hf_model
+    assert torch.equal(hf_model.generate(ids.cuda(), max_new_tokens=8), before)
+    assert torch.cuda.mem_get_info()[0] >= free - 2**25  # what PyTorch itself may have taken

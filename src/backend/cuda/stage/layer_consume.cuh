@@ -1,0 +1,145 @@
+/* The consumers of the layer kernel: each warp multiplies every n-th tile and delivers the sums. */
+#ifndef CF_CUDA_STAGE_LAYER_CONSUME_CUH
+#define CF_CUDA_STAGE_LAYER_CONSUME_CUH
+
+#include "backend/cuda/stage/activation.cuh"
+#include "backend/cuda/stage/layer_block.cuh"
+#include "backend/cuda/stage/product.cuh"
+
+/* GELU's tanh form by the hardware's tanh where there is one; the others as in the token kernel. */
+static __device__ __forceinline__ float layer_activate(cf_activation activation, float x)
+{
+    if (activation != CF_ACTIVATION_GELU_TANH)
+        return activate(activation, x);
+    float tanh;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(0.79788456f * (x + 0.044715f * x * x * x)));
+    return 0.5f * x * (1 + tanh);
+}
+
+static __device__ __forceinline__ int32_t input_of(const cf_layer_plan &plan,
+                                                   const cf_layer_tile &tile)
+{
+    return tile.matrix == CF_LAYER_QKV     ? CF_LAYER_NORM1
+           : tile.matrix == CF_LAYER_UP    ? CF_LAYER_NORM2
+           : tile.matrix == CF_LAYER_DENSE ? CF_LAYER_ATTENTION
+                                           : CF_LAYER_FFN + tile.column / plan.chunk;
+}
+
+/* A lane's bias as it lies; of down's chunks the first brings it. */
+static __device__ __forceinline__ uint32_t load_bias(const cf_layer_args &args,
+                                                     const cf_layer_tile &tile, int lane)
+{
+    const cf_layer_tensors &tensors = args.tensors;
+    const void *bias = tile.matrix == CF_LAYER_QKV     ? tensors.qkv_bias
+                       : tile.matrix == CF_LAYER_UP    ? tensors.up_bias
+                       : tile.matrix == CF_LAYER_DENSE ? tensors.dense_bias
+                                                       : tensors.down_bias;
+    if (lane >= tile.n_rows || tile.column > 0)
+        return 0;
+    return static_cast<const uint16_t *>(bias)[tile.row + lane];
+}
+
+/* Counts a tile of qkv or up; the block's last one tells the others. */
+static __device__ __forceinline__ void count_layer_tile(const cf_layer_args &args,
+                                                        const cf_layer_tile &tile, int lane)
+{
+    int32_t count = cf_layer_count_of(&args.plan, &tile);
+    __syncwarp();
+    if (lane == 0 && atomicSub_block(&layer_shared().n_left[count], 1) == 1)
+        gpu_count(layer_counter(args, count));
+}
+
+/*
+ * Leaves a part of an output row's sum. The lane whose part is the last adds all, in their order,
+ * to the hidden state.
+ */
+template <class format>
+static __device__ __forceinline__ void leave_row(const cf_layer_args &args, int32_t row,
+                                                 int32_t own_row, int32_t part, float sum)
+{
+    const cf_layer_plan &plan = args.plan;
+    float *parts = layer_at<float>(plan.layout.partials) + own_row * plan.n_parts;
+    uint32_t *arrivals = layer_at<uint32_t>(plan.layout.arrivals) + own_row, n_before;
+    parts[part] = sum;
+    /* Publishes this lane's part, acquires those of the lanes that came before. */
+    asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;"
+                 : "=r"(n_before)
+                 : "r"(shared_address(arrivals))
+                 : "memory");
+    if (n_before + 1 < (uint32_t)plan.n_parts)
+        return;
+    float total = 0;
+    for (int32_t p = 0; p < plan.n_parts; p++)
+        total += parts[p];
+    store_element<format>(args.tensors.output, row,
+                          widened<format>(args.tensors.hidden, row) + total);
+}
+
+template <class format>
+static __device__ __forceinline__ void deliver_rows(const cf_layer_args &args,
+                                                    const cf_layer_tile &tile, float sum, int lane)
+{
+    bool whole = args.plan.options.whole, has_row = lane < tile.n_rows;
+    int32_t row = tile.row + lane;
+    uint32_t epoch = layer_shared().epoch;
+    if (tile.matrix == CF_LAYER_QKV) {
+        if (has_row)
+            partial_store(args.scratch.qkv + row, sum, epoch);
+        count_layer_tile(args, tile, lane);
+    } else if (tile.matrix == CF_LAYER_UP) {
+        sum = layer_activate(args.plan.options.activation, sum);
+        if (has_row && whole)
+            activation_store(args.scratch.ffn + row, sum, epoch);
+        else if (has_row)
+            store_element<format>(args.tensors.mlp, row, sum);
+        if (whole)
+            count_layer_tile(args, tile, lane);
+    } else if (has_row && whole) {
+        int32_t part = tile.matrix == CF_LAYER_DENSE ? 0 : 1 + tile.column / args.plan.chunk;
+        leave_row<format>(args, row, tile.own_row + lane, part, sum);
+    } else if (has_row) {
+        store_element<format>(args.tensors.output, row, sum);
+    }
+}
+
+template <class format>
+static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &args, int warp,
+                                                           int lane)
+{
+    const cf_layer_plan &plan = args.plan;
+    layer_block &block = layer_shared();
+    cf_layer_share share = block.share;
+    if (warp >= share.n_tiles)
+        return;
+    cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, warp);
+    uint32_t bias = load_bias(args, tile, lane);
+    int32_t slot = warp;
+    uint32_t parity = 0;
+#pragma unroll 1
+    for (int32_t t = warp; t < share.n_tiles; t += plan.n_consumers) {
+        /* Looked up and fetched a tile ahead, and not touched before: it comes from far. */
+        int32_t next_t = min(t + plan.n_consumers, share.n_tiles - 1);
+        cf_layer_tile next = cf_layer_tile_at(&plan, &share, blockIdx.x, next_t);
+        uint32_t next_bias = load_bias(args, next, lane);
+        int32_t input = input_of(plan, tile);
+        barrier_wait(&block.ready[input], 0);
+        barrier_wait(&block.full[slot], parity);
+        float sum = tile_product<format>(layer_at<char>(plan.layout.ring) + slot * plan.slot_bytes,
+                                         layer_at<char>(plan.layout.vectors[input]), tile.n_rows,
+                                         tile.n_columns, lane);
+        /* Protects the slot's next tile: all lanes have read this one. */
+        __syncwarp();
+        if (lane == 0)
+            barrier_arrive(&block.empty[slot]);
+        deliver_rows<format>(args, tile, sum + format::unpack(bias).x, lane);
+        slot += plan.n_consumers;
+        if (slot >= plan.n_slots) {
+            slot -= plan.n_slots;
+            parity ^= 1;
+        }
+        tile = next;
+        bias = next_bias;
+    }
+}
+
+#endif
