@@ -34,14 +34,9 @@ static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, 
     if (lane < tile.n_rows)
         partials[(part * schedule.max_units + tile.unit) * schedule.unit_rows + lane] = sum;
     __syncwarp();
-    if (lane == 0) {
-        /* Publishes this warp's partial sums, acquires those of the warps that came before. */
-        asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;"
-                     : "=r"(n_arrived)
-                     : "r"(shared_address(&arrivals[tile.unit]))
-                     : "memory");
-        n_arrived++;
-    }
+    /* Publishes this warp's partial sums, acquires those of the warps that came before. */
+    if (lane == 0)
+        n_arrived = block_count(&arrivals[tile.unit]) + 1;
     n_arrived = __shfl_sync(WARP_ALL, n_arrived, 0);
     bool dense_alone = !schedule.shape.parallel_residual && n_arrived == 1;
     bool all = n_arrived == (uint32_t)schedule.n_parts;
