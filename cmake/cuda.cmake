@@ -1,9 +1,5 @@
 # The CUDA backend, in a fat binary. The runtime is linked statically and finds the driver when it
 # runs: on a machine without one, the same library works on the CPU.
-if(CF_CUDA STREQUAL "EMULATED")
-  include(cmake/emulator.cmake)
-  return()
-endif()
 if(CF_CUDA STREQUAL "AUTO" AND CF_SANITIZE)
   set(CF_BUILD_CUDA OFF) # nvcc does not know sanitizers
 elseif(CF_CUDA STREQUAL "AUTO")
