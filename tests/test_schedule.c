@@ -398,6 +398,26 @@ static void assert_refused(cf_shape shape, cf_gpu_limits limits, const char *par
     assert_null(schedule.tiles);
 }
 
+static void no_chunk_of_any_inner_vector_is_empty(void **state)
+{
+    (void)state;
+    cf_shape shape = shape_of(&models[5]);
+    int n_made = 0;
+    for (shape.d_ffn = 1024; shape.d_ffn <= 16384; shape.d_ffn += 8) {
+        cf_schedule schedule;
+        if (cf_schedule_create(&shape, &gpus[1].limits, &schedule, NULL) != CF_STATUS_OK)
+            continue;
+        n_made++;
+        check_columns(&schedule);
+        for (int32_t p = 0; p < schedule.n_phases; p++) {
+            assert_true(schedule.phases[p].n_rows > 0);
+            assert_true(schedule.phases[p].n_columns > 0);
+        }
+        cf_schedule_free(&schedule);
+    }
+    assert_in_range(n_made, 1000, 2000);
+}
+
 static void what_cannot_run_is_refused_by_name(void **state)
 {
     (void)state;
@@ -438,6 +458,7 @@ int main(void)
         cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),
+        cmocka_unit_test(no_chunk_of_any_inner_vector_is_empty),
         cmocka_unit_test(what_cannot_run_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,6 +117,8 @@ static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits
     schedule->head_tile_rows = floor_power_of_two(min(min(n_rows, 32), shape->n_vocab / n_blocks));
     schedule->n_chunks = choose_chunks(schedule);
     schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
+    /* Rounded up, fewer may do. */
+    schedule->n_chunks = divide_up(shape->d_ffn, schedule->chunk);
     schedule->n_parts = schedule->n_chunks + 1;
     schedule->split_positions = SPLIT_POSITIONS;
     schedule->n_producers = d_model <= SHORT_D_MODEL ? 1 : CF_SCHEDULE_MAX_PRODUCERS;
