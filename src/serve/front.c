@@ -296,8 +296,10 @@ void cf_front_free(cf_front *front)
     wake(front);
     pthread_join(front->thread, NULL);
     stop_listening(front);
-    while (front->guests != NULL)
-        leave(front, front->guests);
+    for (guest *one = front->guests, *next; one != NULL; one = next) {
+        next = one->next;
+        leave(front, one);
+    }
     close_files(front);
     cf_dealloc(front);
 }

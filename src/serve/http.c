@@ -413,7 +413,7 @@ cf_status cf_http_start(cf_service *service, int fd, unsigned timeout_s, cf_http
     CF_TRY(CF_ALLOC(http, 1, "server", error));
     cf_http *self = *http;
     self->service = service;
-    self->visits.allowed_ns = 2 * timeout_s * 1000000000ull;
+    self->visits.allowed_ns = 2000000000ull * timeout_s;
     pthread_mutex_init(&self->visits.lock, NULL);
     cf_status status = start(self, fd, timeout_s, error);
     if (status != CF_STATUS_OK) {

@@ -67,12 +67,17 @@ static void stream_rows(const cf_backend_session *session, const cf_linear *line
     finish(session, linear, rows, n);
 }
 
+static size_t row_bytes_of(const cf_term *term)
+{
+    return columns_of(term) * cf_dtype_bytes(term->weight->dtype);
+}
+
 /* Rows that are worked on in one go: whole groups. */
 static size_t piece_rows(const cf_linear *linear)
 {
-    size_t row_bytes = 0;
-    for (size_t i = 0; i < linear->n_terms; i++)
-        row_bytes += columns_of(&linear->terms[i]) * cf_dtype_bytes(linear->terms[i].weight->dtype);
+    size_t row_bytes = row_bytes_of(&linear->terms[0]);
+    for (size_t i = 1; i < linear->n_terms; i++)
+        row_bytes += row_bytes_of(&linear->terms[i]);
     size_t n_groups = CF_CPU_PIECE_BYTES / (row_bytes * CF_KERNEL_ROWS);
     return (n_groups > 0 ? n_groups : 1) * CF_KERNEL_ROWS;
 }
