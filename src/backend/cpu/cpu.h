@@ -17,8 +17,13 @@
 #define CF_CPU_PANEL_COLUMNS 1024
 #define CF_CPU_FEW_ROWS 2048
 
-/* Bytes of weights that a worker takes at a time where few tokens are multiplied. */
-#define CF_CPU_PIECE_BYTES 98304
+/*
+ * Pieces of weights that a worker's share is taken in where few tokens are multiplied, and how many
+ * bytes they have at least and at most: beginning one costs the hardware's prefetch its stride.
+ */
+#define CF_CPU_SHARE_PIECES 4
+#define CF_CPU_MIN_PIECE_BYTES 32768
+#define CF_CPU_MAX_PIECE_BYTES 524288
 
 /* Columns of an input that are transposed at a time. */
 #define CF_CPU_TRANSPOSE_COLUMNS 32

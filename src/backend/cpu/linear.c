@@ -67,18 +67,32 @@ static void stream_rows(const cf_backend_session *session, const cf_linear *line
     finish(session, linear, rows, n);
 }
 
-static size_t row_bytes_of(const cf_term *term)
+/* Of all the terms of one row. */
+static size_t row_bytes_of(const cf_linear *linear)
 {
-    return columns_of(term) * cf_dtype_bytes(term->weight->dtype);
+    size_t n_bytes = 0;
+    for (size_t i = 0; i < linear->n_terms; i++) {
+        const cf_term *term = &linear->terms[i];
+        n_bytes += columns_of(term) * cf_dtype_bytes(term->weight->dtype);
+    }
+    return n_bytes;
+}
+
+/* Bytes of a piece: a worker's share in a few of them, within bounds. */
+static size_t piece_bytes(const cf_linear *linears, size_t n_linears, cf_worker worker)
+{
+    size_t n_bytes = 0;
+    for (size_t i = 0; i < n_linears; i++)
+        n_bytes += rows_of(&linears[i]) * row_bytes_of(&linears[i]);
+    size_t piece = n_bytes / (worker.count * CF_CPU_SHARE_PIECES);
+    piece = piece < CF_CPU_MAX_PIECE_BYTES ? piece : CF_CPU_MAX_PIECE_BYTES;
+    return piece > CF_CPU_MIN_PIECE_BYTES ? piece : CF_CPU_MIN_PIECE_BYTES;
 }
 
 /* Rows that are worked on in one go: whole groups. */
-static size_t piece_rows(const cf_linear *linear)
+static size_t piece_rows(const cf_linear *linear, size_t n_bytes)
 {
-    size_t row_bytes = row_bytes_of(&linear->terms[0]);
-    for (size_t i = 1; i < linear->n_terms; i++)
-        row_bytes += row_bytes_of(&linear->terms[i]);
-    size_t n_groups = CF_CPU_PIECE_BYTES / (row_bytes * CF_KERNEL_ROWS);
+    size_t n_groups = n_bytes / (row_bytes_of(linear) * CF_KERNEL_ROWS + 1);
     return (n_groups > 0 ? n_groups : 1) * CF_KERNEL_ROWS;
 }
 
@@ -98,16 +112,16 @@ static range rows_in(size_t n_rows, size_t piece, size_t index)
 static void stream_linears(cf_backend_session *session, cf_worker worker, const cf_linear *linears,
                            size_t n_linears, size_t n)
 {
-    size_t n_pieces = 0;
+    size_t n_pieces = 0, n_bytes = piece_bytes(linears, n_linears, worker);
     for (size_t i = 0; i < n_linears; i++)
-        n_pieces += count_pieces(rows_of(&linears[i]), piece_rows(&linears[i]));
+        n_pieces += count_pieces(rows_of(&linears[i]), piece_rows(&linears[i], n_bytes));
     cf_team_share(&session->team, worker, n_pieces);
     for (size_t taken; (taken = cf_team_take(&session->team, worker)) < n_pieces;) {
         const cf_linear *linear = linears;
-        size_t piece = piece_rows(linear), count = count_pieces(rows_of(linear), piece);
+        size_t piece = piece_rows(linear, n_bytes), count = count_pieces(rows_of(linear), piece);
         for (; taken >= count; count = count_pieces(rows_of(linear), piece)) {
             taken -= count;
-            piece = piece_rows(++linear);
+            piece = piece_rows(++linear, n_bytes);
         }
         stream_rows(session, linear, rows_in(rows_of(linear), piece, taken), n);
     }
