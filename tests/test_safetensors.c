@@ -185,6 +185,7 @@ static void damaged_headers_are_refused(void **state)
         {"{\"a\":1,\"a\":2}", "duplicate object key"},
         {"{\"\xff\":1}", "header: line 1"},
         {"{\"__metadata__\":[]}", "__metadata__ is an array, expected an object"},
+        {"{\"__metadata__\":{\"format\":5}}", "format is an integer, expected a string"},
         {"{\"\":{}}", "a tensor's name has 0 bytes"},
         {"{\"a\\nb\":{}}", "a tensor's name has byte 0x0A at 1"},
         {"{\"\xc3\xa9\":{}}", "a tensor's name has byte 0xC3 at 0"},

@@ -213,6 +213,24 @@ static cf_status add_entry(const source *from, const entry *one, cf_tensor_list 
     return cf_tensor_list_add(list, &array, error);
 }
 
+/* An object of strings: of no use here, but a file that has it otherwise is damaged. */
+static cf_status check_metadata(const source *from, json_t *metadata, cf_error *error)
+{
+    const char *name;
+    json_t *value;
+    if (!json_is_object(metadata))
+        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: " METADATA " is %s, expected an object",
+                       from->file, cf_json_kind(metadata));
+    json_object_foreach(metadata, name, value)
+    {
+        if (!json_is_string(value))
+            return cf_fail(error, CF_STATUS_BAD_FILE,
+                           "%s: " METADATA ": %.100s is %s, expected a string", from->file, name,
+                           cf_json_kind(value));
+    }
+    return CF_STATUS_OK;
+}
+
 static cf_status read_entries(const source *from, json_t *header, entry *entries,
                               cf_tensor_list *list, cf_error *error)
 {
@@ -223,9 +241,8 @@ static cf_status read_entries(const source *from, json_t *header, entry *entries
     {
         if (strcmp(name, METADATA) != 0)
             CF_TRY(read_entry(from, name, info, &entries[n++], error));
-        else if (!json_is_object(info))
-            return cf_fail(error, CF_STATUS_BAD_FILE, "%s: " METADATA " is %s, expected an object",
-                           from->file, cf_json_kind(info));
+        else
+            CF_TRY(check_metadata(from, info, error));
     }
     CF_TRY(check_cover(from, entries, n, error));
     for (size_t i = 0; i < n; i++)

@@ -177,8 +177,8 @@ static json_t *make_json(const cf_bench_report *report)
     for (size_t i = 0; i < report->n_rows; i++)
         json_array_append_new(rows, make_row(&report->rows[i]));
     json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:o, s:o, s:o}", "date", report->date,
-                  "model", report->model, "backend", report->backend, "backend_text",
+        json_pack("{s:s, s:o, s:s, s:s, s:I, s:s, s:I, s:o, s:o, s:o}", "date", report->date,
+                  "model", cf_json_path(report->model), "backend", report->backend, "backend_text",
                   report->backend_text, "threads", (json_int_t)report->n_threads, "kv", report->kv,
                   "runs", (json_int_t)report->n_repeats, "open_s", cf_json_real(report->open_s),
                   "read_gb_per_s", make_known(report->read_bytes_per_s * 1e-9), "results", rows);

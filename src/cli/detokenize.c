@@ -8,6 +8,7 @@
 #include "cli/report.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct detokenize_args {
     cf_model_args model;
@@ -87,6 +88,13 @@ static int run(int argc, char **argv)
     if (args.input.text != NULL && args.input.file != NULL)
         return cf_report_usage("expected one of --ids and --file, found both");
     cf_error error;
+    cf_ids given = {0};
+    bool is_right = args.input.text == NULL || args.input.jsonl ||
+                    cf_ids_parse(args.input.text, strlen(args.input.text), &given, &error) ==
+                        CF_STATUS_OK;
+    cf_ids_free(&given);
+    if (!is_right)
+        return cf_report_usage("--ids: %s", error.message);
     cf_tokenizer *tokenizer;
     cf_status status = cf_open_tokenizer(&args.model, "there is no other; give --tokenizer FILE",
                                          &tokenizer, &error);

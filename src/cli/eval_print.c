@@ -150,8 +150,8 @@ static json_t *make_tasks(const cf_tasks_result *result)
 
 static json_t *make_row(const cf_eval_args *args, const cf_eval_row *row)
 {
-    json_t *object =
-        json_pack("{s:s, s:s?}", "model", row->model, "hash", row->hash[0] != 0 ? row->hash : NULL);
+    json_t *object = json_pack("{s:o, s:s?}", "model", cf_json_path(row->model), "hash",
+                               row->hash[0] != 0 ? row->hash : NULL);
     json_t *result = args->file != NULL ? make_text(&row->text) : make_tasks(&row->tasks);
     if (object == NULL || json_object_update_new(object, result) != 0) {
         json_decref(object);
@@ -171,7 +171,7 @@ static json_t *make_json(const cf_eval_args *args, const cf_eval_row *rows, size
     }
     const char *kind = args->file != NULL ? "file" : "tasks";
     const char *path = args->file != NULL ? args->file : args->tasks;
-    return json_pack("{s:s, s:o}", kind, path, "results", results);
+    return json_pack("{s:o, s:o}", kind, cf_json_path(path), "results", results);
 }
 
 cf_status cf_eval_print(const cf_eval_args *args, const cf_eval_row *rows, size_t n,

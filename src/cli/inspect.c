@@ -172,8 +172,9 @@ static json_t *make_files(const facts *found)
     json_t *files = json_array();
     for (int32_t i = 0; i < found->info->n_files; i++) {
         const cf_file_info *file = cf_model_file(found->model, (size_t)i);
-        json_array_append_new(files, json_pack("{s:s, s:s, s:I}", "name", file->name, "format",
-                                               file->format, "bytes", (json_int_t)file->bytes));
+        json_array_append_new(files,
+                              json_pack("{s:o, s:s, s:I}", "name", cf_json_path(file->name),
+                                        "format", file->format, "bytes", (json_int_t)file->bytes));
     }
     return files;
 }
@@ -197,9 +198,9 @@ static json_t *make_tensors(const facts *found)
         json_t *shape = json_array();
         for (int32_t k = 0; k < tensor->n_dims; k++)
             json_array_append_new(shape, json_integer(tensor->dims[k]));
-        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:s?}", "name", tensor->name,
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:o}", "name", tensor->name,
                                                  "dtype", cf_dtype_name(tensor->dtype), "shape",
-                                                 shape, "file", tensor->file));
+                                                 shape, "file", cf_json_path(tensor->file)));
     }
     return tensors;
 }
@@ -211,13 +212,14 @@ static json_t *make_json(const facts *found, bool tensors)
         json_pack("{s:i, s:s, s:I, s:I}", "n_context", found->n_context, "kv_dtype",
                   cf_dtype_name(found->kv_dtype), "kv_bytes", (json_int_t)found->memory.kv_bytes,
                   "scratch_bytes", (json_int_t)found->memory.scratch_bytes);
-    json_t *object = json_pack(
-        "{s:s, s:o, s:o, s:o, s:i, s:I, s:I, s:I, s:s?, s:o, s:s, s:s}", "path", info->path,
-        "shape", make_shape(found->shape), "files", make_files(found), "dtypes", make_dtypes(found),
-        "n_tensors", info->n_tensors, "n_parameters", (json_int_t)info->n_parameters,
-        "weight_bytes", (json_int_t)info->weight_bytes, "token_bytes",
-        (json_int_t)info->token_bytes, "hash", found->hash[0] != 0 ? found->hash : NULL, "session",
-        session, "backend", cf_backend_name(info->backend), "backend_text", info->backend_text);
+    json_t *object =
+        json_pack("{s:o, s:o, s:o, s:o, s:i, s:I, s:I, s:I, s:s?, s:o, s:s, s:s}", "path",
+                  cf_json_path(info->path), "shape", make_shape(found->shape), "files",
+                  make_files(found), "dtypes", make_dtypes(found), "n_tensors", info->n_tensors,
+                  "n_parameters", (json_int_t)info->n_parameters, "weight_bytes",
+                  (json_int_t)info->weight_bytes, "token_bytes", (json_int_t)info->token_bytes,
+                  "hash", found->hash[0] != 0 ? found->hash : NULL, "session", session, "backend",
+                  cf_backend_name(info->backend), "backend_text", info->backend_text);
     if (object != NULL && tensors)
         json_object_set_new(object, "tensors", make_tensors(found));
     return object;

@@ -7,8 +7,10 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 /* The first failure's reason: stdio keeps only the fact. */
 static int output_errno;
@@ -57,6 +59,28 @@ json_t *cf_json_ids(const cf_token *ids, size_t n)
         }
     }
     return array;
+}
+
+json_t *cf_json_path(const char *bytes)
+{
+    if (bytes == NULL)
+        return json_null();
+    size_t n = strlen(bytes), n_written = 0;
+    char *text = malloc(3 * n + 1); /* U+FFFD has 3 bytes */
+    for (size_t i = 0; text != NULL && i < n;) {
+        utf8proc_int32_t code;
+        utf8proc_ssize_t length =
+            utf8proc_iterate((const utf8proc_uint8_t *)bytes + i, (utf8proc_ssize_t)(n - i), &code);
+        if (length > 0)
+            memcpy(text + n_written, bytes + i, (size_t)length);
+        else
+            memcpy(text + n_written, "\xEF\xBF\xBD", 3);
+        n_written += length > 0 ? (size_t)length : 3;
+        i += length > 0 ? (size_t)length : 1;
+    }
+    json_t *string = text != NULL ? json_stringn(text, n_written) : NULL;
+    free(text);
+    return string;
 }
 
 cf_status cf_json_print(json_t *value, cf_error *error)

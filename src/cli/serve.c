@@ -150,6 +150,10 @@ static int run(int argc, char **argv)
     int code = cf_options_parse(&cf_command_serve, argc, argv, &args);
     if (code != CF_OPTIONS_RUN)
         return code;
+    if (args.api_key != NULL && *args.api_key == 0)
+        return cf_report_usage("--api-key: expected at least one character, found nothing");
+    if (args.alias != NULL && *args.alias == 0)
+        return cf_report_usage("--alias: expected at least one character, found nothing");
     sigset_t set;
     cf_opened opened = {0};
     cf_error error;

@@ -1,5 +1,6 @@
 """clusterfusion inspect."""
 import math
+import os
 
 from checkpoints import CONFIG, tensor_shapes, write_checkpoint
 from conftest import run, run_ok
@@ -90,3 +91,9 @@ def test_the_default_is_the_bundled_model(classics):
 def test_a_missing_folder_is_named():
     result = run("inspect", "-m", "/nowhere/model")
     assert result.code == 1 and "/nowhere/model" in result.err and result.out == b""
+
+
+def test_a_path_that_is_no_utf8_is_repaired(bare, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.symlink(bare, folder)
+    assert inspect_json(os.fsdecode(folder))["path"] == f"{tmp_path}/caf\ufffd"
