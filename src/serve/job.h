@@ -16,7 +16,8 @@ typedef struct cf_choice {
     cf_finish finish;
     size_t n_tokens;
     double sum_logprob;
-    cf_sink text; /* not when it is streamed */
+    bool has_text; /* something was given */
+    cf_sink text;  /* not when it is streamed */
 
     /* With logprobs, when not streamed. */
     size_t capacity;

@@ -186,6 +186,24 @@ static void shrink(cf_prompt *prompt)
         prompt->ids = ids;
 }
 
+/* Log-probabilities are by far the largest part of an answer, which is built in memory. */
+static bool check_answer(const cf_request *request, const cf_request_limits *limits,
+                         cf_fault *fault)
+{
+    size_t n_tokens = 0, n_each = 1 + (size_t)request->n_top;
+    for (size_t i = 0; i < request->n_prompts && request->has_logprobs; i++) {
+        size_t n_ids = request->prompts[i].n_ids;
+        size_t n_free = n_ids < limits->n_context ? limits->n_context - n_ids : 0;
+        n_tokens += (request->echo ? n_ids : 0) +
+                    (request->max_tokens < n_free ? request->max_tokens : n_free);
+    }
+    size_t n_choices = request->best_of > 0 ? request->best_of : 1;
+    return n_tokens * n_choices * n_each <= CF_MAX_LOGPROBS_ALL ||
+           cf_fault_set(fault, 400, "logprobs", "invalid_value",
+                        "logprobs: tokens times choices times alternatives: at most %d, found %zu",
+                        CF_MAX_LOGPROBS_ALL, n_tokens * n_choices * n_each);
+}
+
 bool cf_request_encode(cf_request *request, const cf_tokenizer *tokenizer,
                        const cf_request_limits *limits, cf_fault *fault)
 {
@@ -197,7 +215,7 @@ bool cf_request_encode(cf_request *request, const cf_tokenizer *tokenizer,
             return false;
         shrink(prompt);
     }
-    return true;
+    return check_answer(request, limits, fault);
 }
 
 /* ---- Settings ---- */

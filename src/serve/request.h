@@ -9,6 +9,7 @@
 #define CF_MAX_PROMPTS 2048
 #define CF_MAX_CHOICES_EACH 128 /* n, best_of */
 #define CF_MAX_CHOICES_ALL 4096 /* prompts × best_of */
+#define CF_MAX_LOGPROBS_ALL 2097152 /* tokens × choices × (1 + alternatives) of an answer */
 #define CF_MAX_BIASES 1024
 #define CF_MAX_TOP_LOGPROBS 64
 
@@ -58,7 +59,7 @@ bool cf_request_set_text(cf_request *request, const char *text, size_t n_bytes, 
 
 /*
  * Gives each prompt of text its ids; `tokenizer` may be NULL. A fault of status 400 for one that is
- * longer than the context.
+ * longer than the context, or whose answer would have too many log-probabilities.
  */
 bool cf_request_encode(cf_request *request, const cf_tokenizer *tokenizer,
                        const cf_request_limits *limits, cf_fault *fault);

@@ -109,6 +109,21 @@ static bool keep_token(cf_task *task, const cf_event *event)
     return true;
 }
 
+/*
+ * The event's text as it is given: without the spaces between the turn's beginning and an answer to
+ * a chat, which belong to the template. The next turn then has the same tokens again.
+ */
+static const char *trim(cf_task *task, const cf_event *event, size_t *n_bytes)
+{
+    size_t n_spaces = 0;
+    if (task->job->request.is_chat && !task->choice->has_text)
+        while (n_spaces < event->n_text && event->text[n_spaces] == ' ')
+            n_spaces++;
+    *n_bytes = event->n_text - n_spaces;
+    task->choice->has_text = task->choice->has_text || *n_bytes > 0;
+    return *n_bytes > 0 ? event->text + n_spaces : "";
+}
+
 static bool handle_event(cf_task *task, cf_service *service, const cf_event *event, cf_sink *sink)
 {
     const cf_job *job = task->job;
@@ -121,13 +136,15 @@ static bool handle_event(cf_task *task, cf_service *service, const cf_event *eve
         choice->sum_logprob += (double)event->logprob;
     }
     choice->finish = event->finish;
+    size_t n_text;
+    const char *text = trim(task, event, &n_text);
     if (!job->request.stream) {
-        cf_sink_append(&choice->text, event->text, event->n_text);
+        cf_sink_append(&choice->text, text, n_text);
         return is_kept && !choice->text.is_short;
     }
     bool has_logprobs = job->request.has_logprobs && is_token;
-    if (event->n_text > 0 || has_logprobs || event->finish != CF_FINISH_NONE)
-        cf_response_chunk(service, job, choice, event->text, event->n_text,
+    if (n_text > 0 || has_logprobs || event->finish != CF_FINISH_NONE)
+        cf_response_chunk(service, job, choice, text, n_text,
                           has_logprobs ? cf_logprobs_take(&choice->streaming) : NULL, event->finish,
                           sink);
     return is_kept && !sink->is_short;

@@ -27,7 +27,8 @@ def test_messages_become_the_templates_text(chat):
     assert choice["message"]["role"] == "assistant"
     expected = chat.choice(prompt="system: A talk.\nuser: Who is it?\nassistant:", max_tokens=20,
                            temperature=0, stop=["\nuser: "])
-    assert choice["message"]["content"] == expected["text"]
+    assert choice["message"]["content"] == expected["text"].lstrip(" ")
+    assert not choice["message"]["content"].startswith(" ")
     assert choice["finish_reason"] == expected["finish_reason"]
 
 

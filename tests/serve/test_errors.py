@@ -70,6 +70,12 @@ def test_fields_that_do_not_go_together_are_refused(server):
         "include_usage"
 
 
+def test_an_answer_of_too_many_log_probabilities_is_refused(server):
+    error = server.refuse(prompt=["a " * 200] * 200, n=8, echo=True, logprobs=64, max_tokens=1)
+    assert error["param"] == "logprobs" and "2097152" in error["message"]
+    assert server.choice(prompt="a " * 200, echo=True, logprobs=64, max_tokens=1)["logprobs"]
+
+
 def test_a_prompt_beyond_the_context_names_both_numbers(server):
     error = server.refuse(prompt=[5] * 600)
     assert error["code"] == "context_length_exceeded"
