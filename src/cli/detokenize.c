@@ -89,9 +89,9 @@ static int run(int argc, char **argv)
         return cf_report_usage("expected one of --ids and --file, found both");
     cf_error error;
     cf_ids given = {0};
-    bool is_right = args.input.text == NULL || args.input.jsonl ||
-                    cf_ids_parse(args.input.text, strlen(args.input.text), &given, &error) ==
-                        CF_STATUS_OK;
+    bool is_right =
+        args.input.text == NULL || args.input.jsonl ||
+        cf_ids_parse(args.input.text, strlen(args.input.text), &given, &error) == CF_STATUS_OK;
     cf_ids_free(&given);
     if (!is_right)
         return cf_report_usage("--ids: %s", error.message);

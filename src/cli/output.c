@@ -68,15 +68,13 @@ json_t *cf_json_path(const char *bytes)
     size_t n = strlen(bytes), n_written = 0;
     char *text = malloc(3 * n + 1); /* U+FFFD has 3 bytes */
     for (size_t i = 0; text != NULL && i < n;) {
+        utf8proc_uint8_t *out = (utf8proc_uint8_t *)text + n_written;
         utf8proc_int32_t code;
-        utf8proc_ssize_t length =
+        utf8proc_ssize_t n_bytes =
             utf8proc_iterate((const utf8proc_uint8_t *)bytes + i, (utf8proc_ssize_t)(n - i), &code);
-        if (length > 0)
-            memcpy(text + n_written, bytes + i, (size_t)length);
-        else
-            memcpy(text + n_written, "\xEF\xBF\xBD", 3);
-        n_written += length > 0 ? (size_t)length : 3;
-        i += length > 0 ? (size_t)length : 1;
+        bool is_character = n_bytes > 0;
+        n_written += (size_t)utf8proc_encode_char(is_character ? code : 0xFFFD, out);
+        i += is_character ? (size_t)n_bytes : 1;
     }
     json_t *string = text != NULL ? json_stringn(text, n_written) : NULL;
     free(text);

@@ -7,8 +7,8 @@
 #define CF_MAX_STOPS 32
 #define CF_MAX_STOP_BYTES 1024
 #define CF_MAX_PROMPTS 2048
-#define CF_MAX_CHOICES_EACH 128 /* n, best_of */
-#define CF_MAX_CHOICES_ALL 4096 /* prompts × best_of */
+#define CF_MAX_CHOICES_EACH 128     /* n, best_of */
+#define CF_MAX_CHOICES_ALL 4096     /* prompts × best_of */
 #define CF_MAX_LOGPROBS_ALL 2097152 /* tokens × choices × (1 + alternatives) of an answer */
 #define CF_MAX_BIASES 1024
 #define CF_MAX_TOP_LOGPROBS 64
