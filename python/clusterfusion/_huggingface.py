@@ -263,8 +263,11 @@ def _shape_of(config: Any) -> Shape:
 
 
 def _fingerprint(hf_model: Any) -> list[tuple[int, int]]:
-    """Where each weight lies, and how often it was written to."""
-    return [(weight.data_ptr(), weight._version) for weight in hf_model.parameters()]
+    """Where each weight lies, and how often it was written to, which inference tensors do not know."""
+    return [
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for weight in hf_model.parameters()
+    ]
 
 
 def _check_mode(hf_model: Any) -> None:

@@ -17,8 +17,12 @@ from ._layer_calls import allocate_apart, attention_up, decoder_layer
 FourTensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 ThreeTensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-#: Tensors that are themselves, and stand for no others.
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+def _stands_for_others(tensor: object) -> bool:
+    """Whether this is a tensor that only stands for others. What is none is refused by the checks."""
+    return type(tensor) not in (torch.Tensor, torch.nn.Parameter) and isinstance(
+        tensor, torch.Tensor
+    )
 
 
 def pythia_2b8_attention_only(
@@ -100,7 +104,7 @@ def neox_attention_up(
     not recorded. Raises TypeError, ValueError, NoDeviceError or UnsupportedError, naming the
     argument, before anything is launched.
     """
-    if torch.compiler.is_compiling() or type(hidden_states) not in _PLAIN:
+    if torch.compiler.is_compiling() or _stands_for_others(hidden_states):
         found: FourTensors = torch.ops.clusterfusion.neox_attention_up(
             hidden_states, qkv_weight, qkv_bias, o_weight, o_bias, k_cache, v_cache, ln_weight,
             ln_bias, cos, sin, post_ln_weight, post_ln_bias, mlp_up_weight, mlp_up_bias,
@@ -148,7 +152,7 @@ def neox_decoder_layer(
     """
     if not parallel_residual:
         raise UnsupportedError("parallel_residual is False: the sequential residual is not there")
-    if torch.compiler.is_compiling() or type(hidden_states) not in _PLAIN:
+    if torch.compiler.is_compiling() or _stands_for_others(hidden_states):
         found: ThreeTensors = torch.ops.clusterfusion.neox_decoder_layer(
             hidden_states, qkv_weight, qkv_bias, o_weight, o_bias, k_cache, v_cache, ln_weight,
             ln_bias, cos, sin, post_ln_weight, post_ln_bias, mlp_up_weight, mlp_up_bias,

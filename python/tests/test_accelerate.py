@@ -237,6 +237,16 @@ def why_no_gpu():
     return ""
 
 
+def test_weights_made_in_inference_mode_do_as_well(ids):
+    with torch.inference_mode():
+        hf_model = load()
+        before = hf_model.generate(ids, max_new_tokens=8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="clusterfusion")
+        after = clusterfusion.accelerate(hf_model).generate(ids, max_new_tokens=8)
+    assert torch.equal(before, after)
+
+
 needs_gpu = pytest.mark.skipif(bool(why_no_gpu()), reason=why_no_gpu() or "there is a GPU")
 
 

@@ -392,6 +392,9 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
         float exponent = new_exponent<d_head>(args, fresh(thread));
         barrier_wait(&block_shared().attended, attention_parity(turn, layer));
         deliver_head<d_head>(args, turn, task, layer, exponent, fresh(thread));
+        /* A phase that nobody waits for is an error to compute-sanitizer; this one is complete. */
+        if (task.n_tiles == 0)
+            barrier_wait(&block_shared().query, attention_parity(turn, layer));
         if (thread == 0)
             trace(args, layer, CF_TRACE_ATTENTION_DONE);
     }
