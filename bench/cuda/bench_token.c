@@ -8,13 +8,14 @@
  * block knew that the residual is complete; mean, first and last block.
  */
 #include "backend/cuda/host/cuda.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_WARM_UP = 5, N_TIMES = 60, N_IN_A_ROW = 100, N_CONTEXT = 2048 };
+enum { N_WARM_UP = 5, N_TIMES = 60, N_IN_A_ROW = 100, N_DECODINGS = 8, N_CONTEXT = 2048 };
 
 static const struct {
     const char *name;
@@ -232,6 +233,49 @@ static void print_trace(cf_backend_session *session, size_t context)
     free(host);
 }
 
+/* Milliseconds a token of launches that choose their tokens; the best of several. */
+static void time_decoding(cf_backend_session *session, const char *name, size_t context,
+                          const char *how, const cf_sampling *sampling)
+{
+    cf_error error;
+    cf_decode decode = {.token = 1234, .pos = context - 1, .sampling = sampling};
+    double best = 1e9;
+    decode.n = cf_cuda_backend.decode_limit(session, &decode);
+    for (int run = 0; run < N_DECODINGS; run++) {
+        cf_decoded decoded;
+        check(cf_cuda_backend.decode_begin(session, &decode, &error), &error);
+        check(cf_cuda_backend.decode_next(session, &decoded, &error), &error);
+        uint64_t begin_ns = cf_clock_ns();
+        for (size_t i = 1; i < decode.n; i++)
+            check(cf_cuda_backend.decode_next(session, &decoded, &error), &error);
+        double ms = (double)(cf_clock_ns() - begin_ns) * 1e-6 / (double)(decode.n - 1);
+        check(cf_cuda_backend.decode_end(session, &error), &error);
+        best = ms < best ? ms : best;
+    }
+    printf("# %s, from context %zu, %zu tokens a launch, %s: %.4f ms a token\n", name, context,
+           decode.n, how, best);
+}
+
+/* As the engine would: every default filled in. */
+static void time_samplings(cf_backend_session *session, const char *name, size_t context,
+                           int32_t n_vocab)
+{
+    const cf_sampling off = {.top_k = n_vocab, .top_p = 1, .repetition_penalty = 1, .seed = 1};
+    cf_sampling sampling = off;
+    time_decoding(session, name, context, "greedy", &sampling);
+    sampling.repetition_penalty = 1.1f;
+    time_decoding(session, name, context, "greedy, repetition penalty 1.1", &sampling);
+    sampling = off;
+    sampling.temperature = 1;
+    time_decoding(session, name, context, "temperature 1", &sampling);
+    sampling.top_k = 50;
+    time_decoding(session, name, context, "top_k 50", &sampling);
+    sampling.top_p = 0.9f;
+    time_decoding(session, name, context, "top_k 50, top_p 0.9", &sampling);
+    sampling.top_k = n_vocab;
+    time_decoding(session, name, context, "top_p 0.9", &sampling);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "2.8b", *text;
@@ -256,6 +300,8 @@ int main(int argc, char **argv)
         size_t context = argc > 2 ? (size_t)atoi(argv[i]) : i == 2 ? 64 : N_CONTEXT;
         time_context(session, name, context, ceilings.read_bytes_per_s);
         print_trace(session, context);
+        if (context + 300 < N_CONTEXT)
+            time_samplings(session, name, context, shape.n_vocab);
     }
     cf_cuda_backend.session_free(session);
     cf_cuda_backend.model_free(model);

@@ -31,6 +31,28 @@ typedef struct cf_step {
     size_t hidden_row;
 } cf_step;
 
+/*
+ * Tokens that a backend chooses by itself, one after the other, each evaluated to choose the next.
+ * The caller has checked it: pos + n ≤ n_context, ids inside the vocabulary.
+ */
+typedef struct cf_decode {
+    cf_token token;              /* evaluated first */
+    size_t pos;                  /* its position */
+    size_t n;                    /* tokens to choose, at most what decode_limit() says */
+    size_t index;                /* of the first of them in the generation: counts random numbers */
+    const cf_sampling *sampling; /* with every default filled in */
+    const cf_token *ends;        /* [n_ends]: after one of these no more are chosen */
+    size_t n_ends;
+    const cf_token *seen; /* [n_seen]: each token of prompt and generation once; for penalties */
+    size_t n_seen;
+    const uint32_t *counts; /* [n_vocab]: how often each was generated */
+} cf_decode;
+
+typedef struct cf_decoded {
+    cf_token id;   /* -1: the logits are not finite numbers */
+    float logprob; /* of the raw logits */
+} cf_decoded;
+
 /* A session's options with every default filled in, within their bounds. */
 typedef struct cf_backend_options {
     size_t n_context;
@@ -71,6 +93,22 @@ typedef struct cf_backend_interface {
     /* cf_session_trace() of the header, for the position `pos`; NULL: there is no clock. */
     cf_status (*trace)(cf_backend_session *session, cf_token token, size_t pos, cf_span_fn span,
                        void *user, cf_error *error);
+    /*
+     * NULL, all of them, where a backend leaves choosing to its caller. decode_limit: how many
+     * tokens it would choose in one go, a fraction of a second's worth; 0: not with these options.
+     * begin returns at once; next waits for each of the n tokens in turn, while later ones are
+     * being chosen; end makes an end of it, within a token or two, and must come before anything
+     * else is asked of the session. Of the tokens chosen, each that was followed by another that
+     * next gave, and `token`, are then in the KV cache. The same tokens as by n steps and the
+     * engine's own choice, up to rounding; and the same bits for any n.
+     */
+    size_t (*decode_limit)(const cf_backend_session *session, const cf_decode *decode);
+    cf_status (*decode_begin)(cf_backend_session *session, const cf_decode *decode,
+                              cf_error *error);
+    cf_status (*decode_next)(cf_backend_session *session, cf_decoded *decoded, cf_error *error);
+    cf_status (*decode_end)(cf_backend_session *session, cf_error *error);
+    /* After the end: the logits that the last token was chosen from, [n_vocab]. */
+    cf_status (*decode_logits)(cf_backend_session *session, float *logits, cf_error *error);
 } cf_backend_interface;
 
 extern const cf_backend_interface cf_cpu_backend;

@@ -1,6 +1,7 @@
 /* Generation: a prompt in, tokens and text out, one step at a time. */
 #include "base/clock.h"
 #include "base/memory.h"
+#include "engine/ahead.h"
 #include "engine/arguments.h"
 #include "engine/hash.h"
 #include "engine/logprobs.h"
@@ -26,7 +27,7 @@ struct cf_generation {
     cf_decoder *decoder; /* NULL: no text */
     cf_stops stops;      /* empty: text is given as it comes */
 
-    float *logits;   /* [n_vocab], of the last evaluation */
+    float *logits;   /* [n_vocab], of the last evaluation, if it was not the backend that chose */
     bool has_logits; /* there was one */
     bool is_pending; /* the last token chosen is yet to be evaluated */
     cf_token last;
@@ -35,6 +36,7 @@ struct cf_generation {
     bool is_flushed; /* END was given, with the last text */
     cf_alternative top[CF_MAX_TOP];
     uint64_t prompt_ns, first_ns, last_ns;
+    cf_ahead ahead; /* tokens that the backend chooses by itself */
 };
 
 /* ---- Beginning ---- */
@@ -148,6 +150,7 @@ cf_status cf_generation_begin(cf_session *session, const cf_tokenizer *tokenizer
         return status;
     }
     reuse_prefix(begun);
+    begun->ahead = (cf_ahead){.session = session, .most = 1};
     *generation = begun;
     return CF_STATUS_OK;
 }
@@ -156,6 +159,7 @@ void cf_generation_free(cf_generation *generation)
 {
     if (generation == NULL)
         return;
+    cf_ahead_end(&generation->ahead, NULL);
     cf_sampler_free(&generation->sampler);
     cf_stops_free(&generation->stops);
     cf_decoder_free(generation->decoder);
@@ -229,23 +233,32 @@ static cf_status push_text(cf_generation *generation, cf_token token, cf_event *
 static void report_probabilities(cf_generation *generation, double log_sum, cf_event *event)
 {
     size_t n_vocab = generation->sampler.n_vocab;
-    event->token = generation->last;
     event->logprob = (float)((double)generation->logits[generation->last] - log_sum);
     event->top = generation->n_top > 0 ? generation->top : NULL;
     event->n_top =
         cf_logits_top(generation->logits, n_vocab, log_sum, generation->n_top, generation->top);
 }
 
-static cf_status step_token(cf_generation *generation, cf_event *event, cf_error *error)
+/* Where the last token was chosen by the backend, or will be: all but the first. */
+static bool can_look_ahead(const cf_generation *generation)
 {
-    CF_TRY(evaluate_pending(generation, error));
-    double log_sum = cf_logits_log_sum(generation->logits, generation->sampler.n_vocab);
-    if (!isfinite(log_sum))
-        return cf_session_spoil(generation->session, generation->session->n_tokens - 1, error);
-    size_t n_banned = generation->n_tokens < generation->min_tokens ? generation->n_ends : 0;
-    cf_token token;
-    CF_TRY(cf_sampler_choose(&generation->sampler, generation->logits, generation->ends, n_banned,
-                             generation->n_tokens, &token, error));
+    return generation->is_pending && generation->n_top == 0 &&
+           (generation->n_tokens >= generation->min_tokens || generation->n_ends == 0);
+}
+
+/* Tokens that are still to come, if nothing else ends the generation. */
+static size_t count_left(const cf_generation *generation)
+{
+    const cf_session *session = generation->session;
+    size_t n = generation->max_tokens - generation->n_tokens;
+    size_t n_room = session->options.n_context - session->n_tokens;
+    return n < n_room ? n : n_room;
+}
+
+/* What a token chosen means, by whomever: its text, and whether the generation ends. */
+static cf_status take_token(cf_generation *generation, cf_token token, cf_event *event,
+                            cf_error *error)
+{
     bool is_stopped = false;
     if (is_end(generation, token))
         generation->finish = CF_FINISH_EOS;
@@ -259,6 +272,51 @@ static cf_status step_token(cf_generation *generation, cf_event *event, cf_error
     generation->last_ns = cf_clock_ns();
     if (generation->n_tokens++ == 0)
         generation->first_ns = generation->last_ns;
+    event->token = token;
+    return CF_STATUS_OK;
+}
+
+/* The next of the tokens that the backend chooses; *is_able false if it cannot. */
+static cf_status step_ahead(cf_generation *generation, bool *is_able, cf_event *event,
+                            cf_error *error)
+{
+    const cf_sampler *sampler = &generation->sampler;
+    cf_decode decode = {.token = generation->last,
+                        .n = count_left(generation),
+                        .index = generation->n_tokens,
+                        .sampling = &sampler->options,
+                        .ends = generation->ends,
+                        .n_ends = generation->n_ends,
+                        .seen = sampler->seen,
+                        .n_seen = sampler->n_seen,
+                        .counts = sampler->counts};
+    cf_decoded decoded;
+    CF_TRY(cf_ahead_next(&generation->ahead, &decode, is_able, &decoded, error));
+    if (!*is_able)
+        return CF_STATUS_OK;
+    generation->is_pending = false;
+    CF_TRY(take_token(generation, decoded.id, event, error));
+    event->logprob = decoded.logprob;
+    fill_event(generation, CF_EVENT_TOKEN, event);
+    return CF_STATUS_OK;
+}
+
+static cf_status step_token(cf_generation *generation, cf_event *event, cf_error *error)
+{
+    bool is_done = can_look_ahead(generation);
+    if (is_done)
+        CF_TRY(step_ahead(generation, &is_done, event, error));
+    if (is_done)
+        return CF_STATUS_OK;
+    CF_TRY(evaluate_pending(generation, error));
+    double log_sum = cf_logits_log_sum(generation->logits, generation->sampler.n_vocab);
+    if (!isfinite(log_sum))
+        return cf_session_spoil(generation->session, generation->session->n_tokens - 1, error);
+    size_t n_banned = generation->n_tokens < generation->min_tokens ? generation->n_ends : 0;
+    cf_token token;
+    CF_TRY(cf_sampler_choose(&generation->sampler, generation->logits, generation->ends, n_banned,
+                             generation->n_tokens, &token, error));
+    CF_TRY(take_token(generation, token, event, error));
     report_probabilities(generation, log_sum, event);
     fill_event(generation, CF_EVENT_TOKEN, event);
     return CF_STATUS_OK;
@@ -303,6 +361,7 @@ cf_status cf_generation_next(cf_generation *generation, cf_event *event, cf_erro
             return step_token(generation, event, error);
         generation->finish = CF_FINISH_LENGTH;
     }
+    CF_TRY(cf_ahead_end(&generation->ahead, error));
     flush_text(generation, event);
     fill_event(generation, CF_EVENT_END, event);
     return CF_STATUS_OK;
@@ -321,7 +380,9 @@ void cf_generation_stats(const cf_generation *generation, cf_generate_stats *sta
     stats->prompt_ns = generation->prompt_ns;
     stats->decode_ns = generation->last_ns - generation->first_ns;
     stats->finish = generation->finish;
-    if (generation->has_logits)
+    cf_error ignored;
+    if (generation->has_logits &&
+        cf_ahead_logits(&generation->ahead, generation->logits, &ignored) == CF_STATUS_OK)
         stats->logits_hash = cf_floats_hash(generation->logits, generation->sampler.n_vocab);
 }
 
@@ -330,6 +391,7 @@ void cf_generation_stats(const cf_generation *generation, cf_generate_stats *sta
 static cf_status run(cf_generation *generation, cf_event_fn on_event, void *user, cf_error *error)
 {
     cf_event event;
+    generation->ahead.most = SIZE_MAX; /* nobody else waits between two steps */
     do {
         CF_TRY(cf_generation_next(generation, &event, error));
         bool go_on = on_event == NULL || on_event(user, &event);

@@ -120,6 +120,15 @@ static void deal_phase(dealer *deal, int32_t phase_index)
     }
 }
 
+/* A block's rows of the LM head are consecutive: tokens are drawn in the order of their ids. */
+static void deal_head(dealer *deal, int32_t phase_index)
+{
+    int32_t t = 0;
+    for (int32_t b = 0; b < deal->schedule->n_blocks; b++)
+        for (int32_t n = deal->schedule->shares[b].n_head_tiles; n > 0; n--)
+            give(deal, b, phase_index, t++);
+}
+
 static void count_units(cf_schedule *schedule)
 {
     int32_t n_blocks = schedule->n_blocks, n_units = 0;
@@ -143,7 +152,10 @@ static cf_status deal_all(cf_schedule *schedule, int64_t *weights, int32_t *quot
         return status;
     dealer state = {.schedule = schedule, .quotas = quotas, .given = given};
     for (int32_t p = 0; p < schedule->n_phases; p++) {
-        deal_phase(&state, p);
+        if (schedule->phases[p].matrix == CF_MATRIX_HEAD)
+            deal_head(&state, p);
+        else
+            deal_phase(&state, p);
         for (int32_t b = 0; b < schedule->n_blocks; b++)
             schedule->phases[p].n_blocks += schedule->shares[b].n_phase_tiles[p] > 0;
     }

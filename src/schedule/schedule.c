@@ -207,24 +207,26 @@ static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 /*
  * Some vectors share their place. Attention's is complete only after all products with the
  * first LayerNorm's; the MLP's last chunk is loaded after the others, so after all products with
- * the second LayerNorm's.
+ * the second LayerNorm's. A token is drawn when all are used.
  */
 static void lay_out_vectors(cf_schedule *schedule)
 {
     cf_shared_layout *shared = &schedule->shared;
     int32_t d_model = schedule->shape.d_model, last = CF_VECTOR_FFN + schedule->n_chunks - 1;
+    shared->norm_weights = place(shared, 2 * d_model);
+    if (schedule->shape.parallel_residual && d_model <= SHORT_D_MODEL)
+        shared->norm2_weights = place(shared, 2 * d_model);
+    shared->sample = shared->total;
     shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
     shared->vectors[CF_VECTOR_ATTENTION] = shared->vectors[CF_VECTOR_NORM1];
     shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * max(d_model, schedule->chunk));
     shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
         shared->vectors[v] = place(shared, 2 * schedule->chunk);
-    shared->norm_weights = place(shared, 2 * d_model);
-    if (schedule->shape.parallel_residual && d_model <= SHORT_D_MODEL)
-        shared->norm2_weights = place(shared, 2 * d_model);
     shared->norm = shared->vectors[CF_VECTOR_FFN];
     if (2 * schedule->chunk * (schedule->n_chunks - 1) < 4 * d_model)
         shared->norm = place(shared, 4 * d_model);
+    shared->total = max(shared->total, shared->sample + CF_SCHEDULE_SAMPLE_BYTES);
 }
 
 static void lay_out_all_but_ring(cf_schedule *schedule)
@@ -236,6 +238,7 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->residual = place(shared, unit_bytes);
     shared->partials = place(shared, unit_bytes * schedule->n_parts);
     shared->arrivals = place(shared, schedule->max_units * (int32_t)sizeof(uint32_t));
+    shared->choice = place(shared, CF_SCHEDULE_CHOICE_BYTES);
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);
     shared->ring = shared->total;

@@ -32,7 +32,9 @@ enum {
     CF_SCHEDULE_MAX_PRODUCERS = 2,
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
-    CF_SCHEDULE_FIXED_BYTES = 1024, /* of shared memory, for barriers and counters */
+    CF_SCHEDULE_FIXED_BYTES = 1024,   /* of shared memory, for barriers and counters, */
+    CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
+    CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
 };
 
 /* What a GPU allows. */
@@ -99,6 +101,8 @@ typedef struct cf_shared_layout {
     int32_t residual;  /* [max_units][unit_rows] float: the block's rows of the residual */
     int32_t partials;  /* [max_units][n_parts][unit_rows] float */
     int32_t arrivals;  /* [max_units] uint32_t: partial sums that are there */
+    int32_t choice;    /* CF_SCHEDULE_CHOICE_BYTES */
+    int32_t sample;    /* CF_SCHEDULE_SAMPLE_BYTES, where vectors lie */
     int32_t attention; /* work space of the attention warps: see attention_bytes() */
     int32_t vectors[CF_N_VECTORS]; /* 16-bit floats */
     int32_t norm;                  /* [d_model] float: the residual while it is normalised */

@@ -74,6 +74,20 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t 
         watchdog_check(begin);
 }
 
+/*
+ * Counts in shared memory; returns the count before. Publishes what this thread has written, or
+ * acquired of others, to the block's threads that count later.
+ */
+static __device__ __forceinline__ uint32_t block_count(uint32_t *counter)
+{
+    uint32_t before;
+    asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "r"(shared_address(counter))
+                 : "memory");
+    return before;
+}
+
 /* The named barriers; 0 is __syncthreads(). */
 enum { ROLE_BARRIER_ATTENTION = 1, ROLE_BARRIER_VECTORS = 2 };
 

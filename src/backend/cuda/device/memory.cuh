@@ -53,6 +53,19 @@ static __device__ __forceinline__ void gpu_count_release(uint32_t *counter)
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" : : "l"(counter) : "memory");
 }
 
+/* The host's memory. What is stored is whole; nothing else is ordered by it. */
+static __device__ __forceinline__ uint32_t host_load(const uint32_t *word)
+{
+    uint32_t v;
+    asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(word) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ void host_store(uint64_t *word, uint64_t value)
+{
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" : : "l"(word), "l"(value) : "memory");
+}
+
 /* Pauses between polls keep the counter's line free for those that count. */
 #define POLL_PAUSE_NS 100
 

@@ -19,4 +19,9 @@ const cf_backend_interface cf_cuda_backend = {
     .step = cf_cuda_step,
     .measure = cf_cuda_measure,
     .trace = cf_cuda_trace,
+    .decode_limit = cf_cuda_decode_limit,
+    .decode_begin = cf_cuda_decode_begin,
+    .decode_next = cf_cuda_decode_next,
+    .decode_end = cf_cuda_decode_end,
+    .decode_logits = cf_cuda_decode_logits,
 };

@@ -31,9 +31,10 @@ static size_t cache_bytes(const cf_backend_model *model, size_t n_context)
 }
 
 /* Lays out everything but the caches, or counts it. */
-static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena, size_t n_context,
-                         cf_token_session *session, cf_token **tokens)
+static void take_scratch(cf_backend_session *made, cf_cuda_arena *arena)
 {
+    const cf_backend_model *model = made->model;
+    cf_token_session *session = &made->args.session;
     const cf_shape *shape = &model->neox->shape;
     size_t d_model = (size_t)shape->d_model, d_ffn = (size_t)shape->d_ffn;
     size_t n_splits = (size_t)shape->n_heads * (size_t)model->schedule.max_splits;
@@ -48,9 +49,14 @@ static void take_scratch(const cf_backend_model *model, cf_cuda_arena *arena, si
     session->logits = cf_cuda_arena_take(arena, sizeof(float) * (size_t)shape->n_vocab);
     session->hidden =
         cf_cuda_arena_take(arena, sizeof(float) * (size_t)(shape->n_layers + 1) * d_model);
-    session->rotation =
-        cf_cuda_arena_take(arena, sizeof(float) * n_context * (size_t)shape->d_rotary);
-    *tokens = cf_cuda_arena_take(arena, sizeof(cf_token) * CF_MAX_LAUNCH);
+    session->rotation = cf_cuda_arena_take(arena, sizeof(float) * made->options.n_context *
+                                                      (size_t)shape->d_rotary);
+    session->choices = cf_cuda_arena_take(arena, sizeof(uint64_t) * CF_CHOICE_PACKETS *
+                                                     (size_t)model->schedule.n_blocks);
+    session->draw = cf_cuda_arena_take(arena, sizeof *session->draw);
+    made->tokens = cf_cuda_arena_take(arena, sizeof(cf_token) * CF_MAX_LAUNCH);
+    made->seen = cf_cuda_arena_take(arena, sizeof(uint32_t) * (size_t)shape->n_vocab);
+    made->args.choice.adjusted = cf_cuda_arena_take(arena, sizeof(float) * (size_t)shape->n_vocab);
 }
 
 static bool has_prompts(const cf_backend_model *model, const cf_backend_options *options)
@@ -62,13 +68,12 @@ cf_status cf_cuda_session_measure(const cf_backend_model *model, const cf_backen
                                   cf_session_memory *memory, cf_error *error)
 {
     cf_cuda_arena scratch = {0};
-    cf_token_session session;
-    cf_token *tokens;
+    cf_backend_session measured = {.model = model, .options = *options};
     *memory = (cf_session_memory){0};
     if (options->kv_dtype != CF_DTYPE_F16)
         return cf_fail(error, CF_STATUS_UNSUPPORTED, "CUDA: KV cache is %s, expected F16",
                        cf_dtype_name(options->kv_dtype));
-    take_scratch(model, &scratch, options->n_context, &session, &tokens);
+    take_scratch(&measured, &scratch);
     memory->kv_bytes = 2 * (uint64_t)cache_bytes(model, options->n_context);
     memory->scratch_bytes = scratch.n_bytes;
     if (has_prompts(model, options))
@@ -106,12 +111,12 @@ static cf_status build(cf_backend_session *session, cf_error *error)
     CF_CUDA_TRY(cudaSetDevice(model->device.index), "session", error);
     cf_cuda_arena_take(arena, n_bytes);
     cf_cuda_arena_take(arena, n_bytes);
-    take_scratch(model, arena, session->options.n_context, token, &session->tokens);
+    take_scratch(session, arena);
     size_t n_total = arena->n_bytes;
     CF_TRY(cf_cuda_arena_allocate(arena, "the session's KV cache", error));
     token->keys = cf_cuda_arena_take(arena, n_bytes);
     token->values = cf_cuda_arena_take(arena, n_bytes);
-    take_scratch(model, arena, session->options.n_context, token, &session->tokens);
+    take_scratch(session, arena);
     token->n_context = (int32_t)session->options.n_context;
     /* Counters and epochs begin at 0. */
     CF_CUDA_TRY(cudaMemset(arena->memory + 2 * n_bytes, 0, n_total - 2 * n_bytes), "session",
@@ -120,6 +125,9 @@ static cf_status build(cf_backend_session *session, cf_error *error)
     CF_CUDA_TRY(cudaStreamCreateWithFlags(&session->stream, cudaStreamNonBlocking), "session",
                 error);
     CF_CUDA_TRY(cudaMallocHost((void **)&session->staging, n_staging), "session", error);
+    CF_CUDA_TRY(cudaMallocHost((void **)&session->seen_staging, n_staging), "session", error);
+    CF_CUDA_TRY(cudaMallocHost((void **)&session->mailbox, sizeof *session->mailbox), "session",
+                error);
     if (has_prompts(model, &session->options))
         CF_TRY(cf_prompt_create(model, session->options.n_chunk, &session->prompt, error));
     CF_CUDA_TRY(cudaDeviceSynchronize(), "session", error);
@@ -154,6 +162,8 @@ void cf_cuda_session_free(cf_backend_session *session)
         cudaStreamDestroy(session->stream);
     cf_prompt_free(session->prompt);
     cudaFreeHost(session->staging);
+    cudaFreeHost(session->seen_staging);
+    cudaFreeHost(session->mailbox);
     cf_cuda_arena_free(&session->arena);
     cf_dealloc(session);
 }

@@ -9,14 +9,30 @@
 
 #include <string.h>
 
+/* Launches what session->args say. */
+static cf_status launch(cf_backend_session *session, cf_error *error)
+{
+    const cf_schedule *schedule = &session->model->schedule;
+    unsigned n_warps = (unsigned)schedule->n_consumers + (unsigned)schedule->n_producers +
+                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
+    void *arguments[] = {&session->args};
+    dim3 grid = {(unsigned)schedule->n_blocks, 1, 1}, block = {32 * n_warps, 1, 1};
+    CF_CUDA_TRY(cudaLaunchCooperativeKernel(session->model->kernel, grid, block, arguments,
+                                            (size_t)schedule->shared.total, session->stream),
+                "the token kernel", error);
+    return CF_STATUS_OK;
+}
+
+void cf_cuda_count_tokens(cf_backend_session *session, size_t n)
+{
+    session->args.step.epoch += (uint32_t)(n * (size_t)session->model->schedule.shape.n_layers);
+    session->args.step.n_before += (uint32_t)n;
+}
+
 cf_status cf_cuda_launch(cf_backend_session *session, const cf_token *tokens, size_t n, size_t pos,
                          bool want_logits, bool want_hidden, cf_error *error)
 {
-    const cf_backend_model *model = session->model;
-    const cf_schedule *schedule = &model->schedule;
     cf_token_step *step = &session->args.step;
-    unsigned n_warps = (unsigned)schedule->n_consumers + (unsigned)schedule->n_producers +
-                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
     step->token = tokens[0];
     step->tokens = session->tokens;
     step->n_tokens = (int32_t)n;
@@ -27,17 +43,24 @@ cf_status cf_cuda_launch(cf_backend_session *session, const cf_token *tokens, si
         CF_CUDA_TRY(cudaMemcpyAsync(session->tokens, tokens, n * sizeof *tokens,
                                     cudaMemcpyHostToDevice, session->stream),
                     "tokens", error);
-    void *arguments[] = {&session->args};
-    dim3 grid = {(unsigned)schedule->n_blocks, 1, 1}, block = {32 * n_warps, 1, 1};
-    CF_CUDA_TRY(cudaLaunchCooperativeKernel(model->kernel, grid, block, arguments,
-                                            (size_t)schedule->shared.total, session->stream),
-                "the token kernel", error);
-    step->epoch += (uint32_t)(n * (size_t)schedule->shape.n_layers);
-    step->n_before += (uint32_t)n;
+    CF_TRY(launch(session, error));
+    cf_cuda_count_tokens(session, n);
     return CF_STATUS_OK;
 }
 
-static cf_status fetch_logits(cf_backend_session *session, float *logits, cf_error *error)
+cf_status cf_cuda_launch_choice(cf_backend_session *session, cf_token token, size_t n, size_t pos,
+                                cf_error *error)
+{
+    cf_token_step *step = &session->args.step;
+    step->token = token;
+    step->n_tokens = (int32_t)n;
+    step->n_without_logits = 0;
+    step->pos = (int32_t)pos;
+    step->want_hidden = false;
+    return launch(session, error);
+}
+
+cf_status cf_cuda_fetch_logits(cf_backend_session *session, float *logits, cf_error *error)
 {
     size_t n_bytes = sizeof(float) * (size_t)session->model->neox->shape.n_vocab;
     CF_CUDA_TRY(cudaMemcpyAsync(session->staging, session->args.session.logits, n_bytes,
@@ -79,16 +102,23 @@ static cf_status run(cf_backend_session *session, const cf_step *step, cf_error 
         if (want_hidden)
             CF_TRY(fetch_hidden(session, step, i, error));
         if (want_logits)
-            CF_TRY(fetch_logits(session, step->logits + (i + n_logits - step->n) * n_vocab, error));
+            CF_TRY(cf_cuda_fetch_logits(session, step->logits + (i + n_logits - step->n) * n_vocab,
+                                        error));
     }
     CF_CUDA_TRY(cudaStreamSynchronize(session->stream), "the token kernel", error);
     return CF_STATUS_OK;
 }
 
-cf_status cf_cuda_step(cf_backend_session *session, const cf_step *step, cf_error *error)
+cf_status cf_cuda_check(const cf_backend_session *session, cf_error *error)
 {
     if (session->dead)
         return cf_fail(error, CF_STATUS_DEVICE, "CUDA: the device failed in an earlier step");
+    return CF_STATUS_OK;
+}
+
+cf_status cf_cuda_step(cf_backend_session *session, const cf_step *step, cf_error *error)
+{
+    CF_TRY(cf_cuda_check(session, error));
     cf_status status = run(session, step, error);
     session->dead = status != CF_STATUS_OK;
     return status;

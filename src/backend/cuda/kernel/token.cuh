@@ -36,6 +36,10 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
         barrier_init(&block.query, N_ATTENTION_THREADS);
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
         block.n_published = 0;
+        barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);
+        barrier_init(&choice_shared(args).decided, 1);
+        choice_shared(args).is_stopped = false;
+        choice_shared(args).round = 0;
     }
 #if __CUDA_ARCH__ >= 900
     /* Lets the copy engine see the barriers. */

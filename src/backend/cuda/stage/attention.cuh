@@ -8,7 +8,7 @@
 #define CF_CUDA_STAGE_ATTENTION_CUH
 
 #include "backend/cuda/device/format.cuh"
-#include "backend/cuda/stage/block.cuh"
+#include "backend/cuda/stage/choice.cuh"
 
 /* How a warp reads keys: `lanes` lanes a position, each in pieces of `width` elements. */
 template <int d_head> struct head_lanes {
@@ -68,7 +68,7 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
 {
     attention_space<d_head> &shared = space<d_head>(args);
     const uint32_t *packets = args.session.qkv + task.head * 3 * d_head;
-    uint32_t epoch = layer_epoch(turn, layer);
+    uint32_t epoch = layer_epoch(args, turn, layer);
     const float scale = 1.44269504f * rsqrtf((float)d_head); /* weights are powers of two */
     for (int i = 4 * thread; i < 3 * d_head; i += 4 * N_ATTENTION_THREADS)
         *reinterpret_cast<uint2 *>(&shared.raw[i]) =
@@ -78,7 +78,7 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
         trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
     int64_t row =
         (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context +
-        turn.pos;
+        turn.pos(args);
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         uint16_t key = __half_as_ushort(
             __float2half_rn(rotated(args, shared.rotation, shared.raw + d_head, i)));
@@ -301,14 +301,15 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
                                                             softmax_part all, int i)
 {
     enum { GROUP = 4 };
-    for (int32_t first = 1; first < turn.n_splits; first += GROUP) {
+    int32_t n_splits = splits_at(args, turn.pos(args));
+    for (int32_t first = 1; first < n_splits; first += GROUP) {
         uint64_t maxima[GROUP], sums[GROUP], outputs[GROUP];
         uint64_t begin = watchdog_begin();
         for (bool is_late = true; is_late;) {
             is_late = false;
 #pragma unroll
             for (int k = 0; k < GROUP; k++) {
-                int32_t split = min(first + k, turn.n_splits - 1);
+                int32_t split = min(first + k, n_splits - 1);
                 const uint64_t *packets = split_packets<d_head>(args, task, split);
                 maxima[k] = gpu_load(packets + d_head);
                 sums[k] = gpu_load(packets + d_head + 1);
@@ -322,7 +323,7 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
         }
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
-            if (first + k < turn.n_splits)
+            if (first + k < n_splits)
                 all = merged(all, {partial_value(maxima[k]), partial_value(sums[k]),
                                    partial_value(outputs[k])});
     }
@@ -334,7 +335,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
                                                     const token_turn &turn, const head_task &task,
                                                     int32_t layer, float exponent, int thread)
 {
-    uint32_t epoch = layer_epoch(turn, layer);
+    uint32_t epoch = layer_epoch(args, turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         softmax_part all = merge_warps<d_head>(args, task, exponent, i);
@@ -385,16 +386,16 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
                                                     int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
-    fetch_rotation<d_head>(args, turn.pos, thread);
+    fetch_rotation<d_head>(args, turn.pos(args), thread);
     for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++) {
         attention_sync(); /* the work space is free */
         prepare<d_head>(args, turn, task, layer, fresh(thread));
         float exponent = new_exponent<d_head>(args, fresh(thread));
-        barrier_wait(&block_shared().attended, attention_parity(turn, layer));
+        barrier_wait(&block_shared().attended, task.parity(layer));
         deliver_head<d_head>(args, turn, task, layer, exponent, fresh(thread));
         /* A phase that nobody waits for is an error to compute-sanitizer; this one is complete. */
         if (task.n_tiles == 0)
-            barrier_wait(&block_shared().query, attention_parity(turn, layer));
+            barrier_wait(&block_shared().query, task.parity(layer));
         if (thread == 0)
             trace(args, layer, CF_TRACE_ATTENTION_DONE);
     }
@@ -405,12 +406,12 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
 template <int d_head>
 static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
 {
-    token_turn turn = first_turn(args);
+    token_turn turn = {0};
     do {
         head_task task = block_task(args, turn);
         if (task.head >= 0)
             attend_token<d_head>(args, turn, task, fresh(thread));
-    } while (next_turn(args, turn));
+    } while (await_turn(args, turn));
 }
 
 #endif

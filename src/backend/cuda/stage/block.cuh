@@ -64,90 +64,56 @@ static __device__ __forceinline__ uint32_t *counter_of(const cf_token_args &args
     return args.session.counters + counter * CF_COUNTER_STRIDE;
 }
 
-/* One of the launch's tokens. Each role walks them on its own. */
+/*
+ * One of the launch's tokens. Each role walks them on its own. All else follows from the index, and
+ * is worked out where it is needed: registers are scarce.
+ */
 struct token_turn {
-    int32_t index; /* in the launch */
-    int32_t pos;
-    int32_t n_splits;          /* blocks that share a head */
-    uint32_t epoch;            /* layers that the session has evaluated before */
-    int32_t n_layers_before;   /* in this launch */
-    int32_t n_rounds_before;   /* in this launch: of vector warps, see has_last() */
-    int32_t n_attended_before; /* in this launch: those in which this block had a part of a head */
-    bool want_logits;
+    int32_t index;
+
+    __device__ __forceinline__ int32_t pos(const cf_token_args &args) const
+    {
+        return args.step.pos + index;
+    }
+
+    __device__ __forceinline__ bool wants_logits(const cf_token_args &args) const
+    {
+        return index >= args.step.n_without_logits;
+    }
+
+    /* Layers that the launch has evaluated before. */
+    __device__ __forceinline__ int32_t n_layers(const cf_token_args &args) const
+    {
+        return index * args.model.schedule.shape.n_layers;
+    }
 };
-
-/* Whether vector warps normalise the last residual. */
-static __device__ __forceinline__ bool has_last(const cf_token_args &args, const token_turn &turn)
-{
-    return turn.want_logits || args.step.want_hidden;
-}
-
-/* Blocks that share a head while the token at `pos` is evaluated. */
-static __device__ __forceinline__ int32_t splits_at(const cf_schedule &schedule, int32_t pos)
-{
-    int32_t n = (pos + schedule.split_positions) / schedule.split_positions;
-    return min(n, schedule.max_splits);
-}
-
-/* Whether this block has a part of a head. */
-static __device__ __forceinline__ bool has_part(const cf_token_args &args, const token_turn &turn)
-{
-    return (int32_t)blockIdx.x < args.model.schedule.shape.n_heads * turn.n_splits;
-}
-
-static __device__ __forceinline__ token_turn first_turn(const cf_token_args &args)
-{
-    const cf_token_step &step = args.step;
-    return {0,
-            step.pos,
-            splits_at(args.model.schedule, step.pos),
-            step.epoch,
-            0,
-            0,
-            0,
-            step.n_without_logits == 0};
-}
 
 /* Goes on to the next token; false after the last. */
 static __device__ __forceinline__ bool next_turn(const cf_token_args &args, token_turn &turn)
 {
-    int32_t n_layers = args.model.schedule.shape.n_layers;
-    if (turn.index + 1 == args.step.n_tokens)
-        return false;
-    turn.n_rounds_before += n_layers + (has_last(args, turn) ? 1 : 0);
-    turn.n_layers_before += n_layers;
-    turn.n_attended_before += has_part(args, turn) ? n_layers : 0;
-    turn.epoch += n_layers;
-    turn.index++;
-    turn.pos++;
-    turn.n_splits = splits_at(args.model.schedule, turn.pos);
-    turn.want_logits = turn.index >= args.step.n_without_logits;
-    return true;
+    return ++turn.index < args.step.n_tokens;
+}
+
+/* Whether vector warps normalise the last residual. Hidden states are of launches of one token. */
+static __device__ __forceinline__ bool has_last(const cf_token_args &args, const token_turn &turn)
+{
+    return turn.wants_logits(args) || args.step.want_hidden;
 }
 
 /* The epoch of what a layer makes; 1 for a session's first layer. */
-static __device__ __forceinline__ uint32_t layer_epoch(const token_turn &turn, int32_t layer)
+static __device__ __forceinline__ uint32_t layer_epoch(const cf_token_args &args,
+                                                       const token_turn &turn, int32_t layer)
 {
-    return turn.epoch + (uint32_t)layer + 1;
-}
-
-/* Of barriers that complete a phase a layer. */
-static __device__ __forceinline__ uint32_t layer_parity(const token_turn &turn, int32_t layer)
-{
-    return (uint32_t)(turn.n_layers_before + layer) & 1;
-}
-
-/* The same of barriers that only blocks with a part of a head have phases of. */
-static __device__ __forceinline__ uint32_t attention_parity(const token_turn &turn, int32_t layer)
-{
-    return (uint32_t)(turn.n_attended_before + layer) & 1;
+    return args.step.epoch + (uint32_t)(turn.n_layers(args) + layer) + 1;
 }
 
 /* Of a vector's barrier: the first LayerNorm's counts the final LayerNorm, too. */
-static __device__ __forceinline__ uint32_t vector_parity(const token_turn &turn, int32_t vector,
+static __device__ __forceinline__ uint32_t vector_parity(const cf_token_args &args,
+                                                         const token_turn &turn, int32_t vector,
                                                          int32_t round)
 {
-    int32_t before = vector == CF_VECTOR_NORM1 ? turn.n_rounds_before : turn.n_layers_before;
+    int32_t n_final = max(turn.index - args.step.n_without_logits, 0);
+    int32_t before = turn.n_layers(args) + (vector == CF_VECTOR_NORM1 ? n_final : 0);
     return (uint32_t)(before + round) & 1;
 }
 
@@ -155,7 +121,7 @@ static __device__ __forceinline__ uint32_t vector_parity(const token_turn &turn,
 static __device__ __forceinline__ int32_t n_rounds(const cf_token_args &args,
                                                    const token_turn &turn)
 {
-    return args.model.schedule.shape.n_layers + (turn.want_logits ? 1 : 0);
+    return args.model.schedule.shape.n_layers + (turn.wants_logits(args) ? 1 : 0);
 }
 
 /* The block's part of one head, the same in all layers of a token. */
@@ -165,22 +131,47 @@ struct head_task {
     bool has_new;        /* the new position belongs to this part */
     int32_t per_tile;    /* positions that a tile of the stream holds */
     int32_t n_tiles;
+    int32_t n_layers_before; /* in this launch, in which the block had a part */
+
+    /* Of the barriers that only blocks with a part complete phases of. */
+    __device__ __forceinline__ uint32_t parity(int32_t layer) const
+    {
+        return (uint32_t)(n_layers_before + layer) & 1;
+    }
 };
+
+/* Blocks that share a head while the token at `pos` is evaluated. */
+static __device__ __forceinline__ int32_t splits_at(const cf_token_args &args, int32_t pos)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    return min((pos + schedule.split_positions) / schedule.split_positions, schedule.max_splits);
+}
 
 static __device__ __forceinline__ head_task block_task(const cf_token_args &args,
                                                        const token_turn &turn)
 {
-    int32_t n_pos = turn.pos + 1, n_splits = turn.n_splits;
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t n_pos = turn.pos(args) + 1, n_splits = splits_at(args, turn.pos(args));
     int32_t per_split = (n_pos + n_splits - 1) / n_splits;
     int32_t head = blockIdx.x / n_splits, split = blockIdx.x % n_splits;
-    if (!has_part(args, turn))
-        return {-1, 0, 0, 0, false, 1, 0};
+    if (head >= schedule.shape.n_heads)
+        return {-1, 0, 0, 0, false, 1, 0, 0};
     int32_t begin = split * per_split, end = min(n_pos, begin + per_split);
-    int32_t n = min(end, n_pos - 1) - begin, n_consumers = args.model.schedule.n_consumers;
+    int32_t n = min(end, n_pos - 1) - begin, n_consumers = schedule.n_consumers;
     /* Few positions are spread over the consumers, if each has enough of them. */
     int32_t per_tile = max((n + n_consumers - 1) / n_consumers, CF_SCHEDULE_KV_POSITIONS);
-    per_tile = min(per_tile, args.model.schedule.kv_positions);
-    return {head, split, begin, begin + n, end == n_pos, per_tile, (n + per_tile - 1) / per_tile};
+    per_tile = min(per_tile, schedule.kv_positions);
+    /* Splits only grow in number: from here on the block has had a part. */
+    int32_t first_pos = (int32_t)blockIdx.x / schedule.shape.n_heads * schedule.split_positions;
+    int32_t n_turns = turn.pos(args) - max(first_pos, args.step.pos);
+    return {head,
+            split,
+            begin,
+            begin + n,
+            end == n_pos,
+            per_tile,
+            (n + per_tile - 1) / per_tile,
+            n_turns * schedule.shape.n_layers};
 }
 
 /* A block's stream in one round: tiles of the schedule, and amid them those of the KV cache. */

@@ -34,14 +34,9 @@ static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, 
     if (lane < tile.n_rows)
         partials[(part * schedule.max_units + tile.unit) * schedule.unit_rows + lane] = sum;
     __syncwarp();
-    if (lane == 0) {
-        /* Publishes this warp's partial sums, acquires those of the warps that came before. */
-        asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;"
-                     : "=r"(n_arrived)
-                     : "r"(shared_address(&arrivals[tile.unit]))
-                     : "memory");
-        n_arrived++;
-    }
+    /* Publishes this warp's partial sums, acquires those of the warps that came before. */
+    if (lane == 0)
+        n_arrived = block_count(&arrivals[tile.unit]) + 1;
     n_arrived = __shfl_sync(WARP_ALL, n_arrived, 0);
     bool dense_alone = !schedule.shape.parallel_residual && n_arrived == 1;
     bool all = n_arrived == (uint32_t)schedule.n_parts;
@@ -59,7 +54,7 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
     block_state &block = block_shared();
     bool parallel = schedule.shape.parallel_residual, dense_alone = !parallel && n_arrived == 1;
     int32_t first = parallel || dense_alone ? 0 : 1, last = dense_alone ? 1 : schedule.n_parts;
-    uint32_t epoch = layer_epoch(turn, layer);
+    uint32_t epoch = layer_epoch(args, turn, layer);
     if (!parallel)
         epoch = 2 * epoch - (dense_alone ? 1 : 0);
     if (lane < tile.n_rows) {
@@ -97,7 +92,7 @@ static __device__ __forceinline__ void await_inputs(const cf_token_args &args,
 {
     for (int32_t p = first; p <= last; p++) {
         int32_t input = args.model.schedule.phases[p].input;
-        barrier_wait(&block_shared().ready[input], vector_parity(turn, input, round));
+        barrier_wait(&block_shared().ready[input], vector_parity(args, turn, input, round));
     }
 }
 
@@ -120,11 +115,11 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args, const 
     bool has_row = lane < tile.n_rows;
     if (phase.matrix == CF_MATRIX_QKV) {
         if (has_row)
-            activation_store(args.session.qkv + row, sum, layer_epoch(turn, layer));
+            activation_store(args.session.qkv + row, sum, layer_epoch(args, turn, layer));
     } else if (phase.matrix == CF_MATRIX_UP) {
         sum = activate(args.model.schedule.shape.activation, sum);
         if (has_row)
-            activation_store(args.session.ffn + row, sum, layer_epoch(turn, layer));
+            activation_store(args.session.ffn + row, sum, layer_epoch(args, turn, layer));
         count_tile(args, tile.phase, lane);
     } else if (phase.matrix == CF_MATRIX_HEAD) {
         if (has_row)
@@ -185,7 +180,7 @@ static __device__ __forceinline__ void consume_kv(const cf_token_args &args, con
                                                   int32_t index, const consume_place &place)
 {
     int32_t n_consumers = args.model.schedule.n_consumers;
-    barrier_wait(&block_shared().query, attention_parity(turn, layer));
+    barrier_wait(&block_shared().query, task.parity(layer));
     const char *slot = await_slot(args, place.ring);
     softmax_state<d_head> state = attend_tile<d_head>(
         args, reinterpret_cast<const uint16_t *>(slot),
@@ -245,11 +240,17 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     await_inputs(args, turn, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2), round);
 }
 
+/* Publishes the warp's logits of this token to the block's vector warps. */
+static __device__ __forceinline__ void logits_are_there(const cf_token_args &args, int lane)
+{
+    barrier_arrive_warp(&choice_shared(args).judged, lane);
+}
+
 template <class format, int d_head>
 static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
 {
     consume_place place = {warp, lane, warp, {warp, 0}};
-    token_turn turn = first_turn(args);
+    token_turn turn = {0};
     do {
         head_task task = block_task(args, turn);
         for (int32_t round = 0; round < n_rounds(args, turn); round++) {
@@ -257,7 +258,9 @@ static __device__ __forceinline__ void stage_consume(const cf_token_args &args, 
             if (warp == 0 && lane == 0)
                 trace(args, round, CF_TRACE_TILES_DONE);
         }
-    } while (next_turn(args, turn));
+        if (args.choice.is_wanted)
+            logits_are_there(args, lane);
+    } while (await_turn(args, turn));
 }
 
 #endif

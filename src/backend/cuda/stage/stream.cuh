@@ -5,7 +5,7 @@
 #ifndef CF_CUDA_STAGE_STREAM_CUH
 #define CF_CUDA_STAGE_STREAM_CUH
 
-#include "backend/cuda/stage/block.cuh"
+#include "backend/cuda/stage/choice.cuh"
 
 /* What the tiles of a phase have in common, so that a tile costs a multiplication. */
 struct stream_phase {
@@ -52,26 +52,43 @@ struct stream_place {
     int32_t n_in_flight;
     int32_t index; /* of this producer's next tile in the list that it streams */
     int32_t n_producers, n_slots, n_window; /* of the schedule; of the window, its own part */
+    const volatile bool *is_stopped;
 };
 
-static __device__ __forceinline__ void await_room(stream_place &place)
+/* False if there will be none: the launch has ended, and nobody uses what was streamed ahead. */
+static __device__ __forceinline__ bool await_room(stream_place &place)
 {
     block_state &block = block_shared();
     /* Protects the tile that lay here: its warp has read it. */
-    barrier_wait(&block.empty[place.next.slot], place.next.parity ^ 1);
+    uint64_t begin = watchdog_begin();
+    while (!barrier_test(&block.empty[place.next.slot], place.next.parity ^ 1)) {
+        if (*place.is_stopped)
+            return false;
+        watchdog_check(begin);
+    }
     if (place.n_in_flight < place.n_window) {
         place.n_in_flight++;
-        return;
+        return true;
     }
     barrier_wait(&block.full[place.oldest.slot], place.oldest.parity);
     ring_advance(place.oldest, place.n_producers, place.n_slots);
+    return true;
+}
+
+/* Nothing may be under way when the block ends. */
+static __device__ __forceinline__ void await_landing(stream_place &place)
+{
+    for (; place.n_in_flight > 0; place.n_in_flight--) {
+        barrier_wait(&block_shared().full[place.oldest.slot], place.oldest.parity);
+        ring_advance(place.oldest, place.n_producers, place.n_slots);
+    }
 }
 
 /*
  * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. All is worked out, and
  * the next tile looked up, before the waits.
  */
-static __device__ __forceinline__ void stream_tiles(const cf_token_args &args, const cf_tile *tiles,
+static __device__ __forceinline__ bool stream_tiles(const cf_token_args &args, const cf_tile *tiles,
                                                     int32_t n, int32_t round, stream_place &place,
                                                     int lane)
 {
@@ -88,15 +105,17 @@ static __device__ __forceinline__ void stream_tiles(const cf_token_args &args, c
         char *slot = ring + place.next.slot * schedule.slot_bytes;
         uint64_t *full = &block_shared().full[place.next.slot];
         next = tiles[min(place.index + place.n_producers, n - 1)];
-        await_room(place);
+        if (!await_room(place))
+            return false;
         stream_tile(phase, source, tile.n_rows, slot, full, lane);
         ring_advance(place.next, place.n_producers, place.n_slots);
     }
     place.index -= n;
+    return true;
 }
 
 /* Streams the block's part of the KV cache: keys, then values, of kv_positions positions a slot. */
-static __device__ __forceinline__ void stream_kv(const cf_token_args &args, const head_task &task,
+static __device__ __forceinline__ bool stream_kv(const cf_token_args &args, const head_task &task,
                                                  int32_t layer, stream_place &place, int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
@@ -109,7 +128,8 @@ static __device__ __forceinline__ void stream_kv(const cf_token_args &args, cons
         char *slot = ring + place.next.slot * schedule.slot_bytes;
         uint64_t *full = &block_shared().full[place.next.slot];
         uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
-        await_room(place);
+        if (!await_room(place))
+            return false;
         warp_copy_begin(full, 2 * n_bytes, lane);
         warp_copy(slot, args.session.keys + (row + pos) * d_head, n_bytes, full, lane);
         warp_copy(slot + 2 * d_head * n_positions, args.session.values + (row + pos) * d_head,
@@ -118,6 +138,7 @@ static __device__ __forceinline__ void stream_kv(const cf_token_args &args, cons
         ring_advance(place.next, place.n_producers, place.n_slots);
     }
     place.index -= task.n_tiles;
+    return true;
 }
 
 /*
@@ -135,7 +156,7 @@ static __device__ __forceinline__ void await_cache(const cf_token_args &args,
 }
 
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
-static __device__ __forceinline__ void stream_token(const cf_token_args &args,
+static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                                                     const token_turn &turn, stream_place &place,
                                                     int lane)
 {
@@ -143,7 +164,7 @@ static __device__ __forceinline__ void stream_token(const cf_token_args &args,
     const cf_share &share = block_shared().share;
     head_task task = block_task(args, turn);
     int32_t n_layers = args.model.schedule.shape.n_layers;
-    for (int32_t part = 0; part < 2 * n_layers + (turn.want_logits ? 1 : 0); part++) {
+    for (int32_t part = 0; part < 2 * n_layers + (turn.wants_logits(args) ? 1 : 0); part++) {
         int32_t layer = part / 2;
         bool is_head = layer == n_layers, is_second = part % 2 == 1;
         int32_t first = is_head ? share.n_layer_tiles : is_second ? share.kv_place : 0;
@@ -152,11 +173,12 @@ static __device__ __forceinline__ void stream_token(const cf_token_args &args,
                                   : share.kv_place;
         if (part == 1 && turn.index > 0 && task.begin < task.end)
             await_cache(args, turn);
-        if (is_second)
-            stream_kv(args, task, layer, place, lane);
-        if (first < end)
-            stream_tiles(args, tiles + first, end - first, layer, place, lane);
+        if (is_second && !stream_kv(args, task, layer, place, lane))
+            return false;
+        if (first < end && !stream_tiles(args, tiles + first, end - first, layer, place, lane))
+            return false;
     }
+    return true;
 }
 
 /* The next token's first weights flow while the one before is still being finished. */
@@ -167,10 +189,11 @@ static __device__ __forceinline__ void stage_stream(const cf_token_args &args, i
     place.n_slots = fresh(args.model.schedule.n_slots);
     place.n_producers = fresh(args.model.schedule.n_producers);
     place.n_window = fresh(args.model.schedule.n_window / args.model.schedule.n_producers);
-    token_turn turn = first_turn(args);
-    do {
-        stream_token(args, turn, place, lane);
-    } while (next_turn(args, turn));
+    place.is_stopped = &choice_shared(args).is_stopped;
+    token_turn turn = {0};
+    while (stream_token(args, turn, place, lane) && next_turn(args, turn))
+        continue;
+    await_landing(place);
 }
 
 #endif

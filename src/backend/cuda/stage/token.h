@@ -13,10 +13,49 @@
 enum {
     CF_COUNTER_RESIDUAL = CF_SCHEDULE_MAX_PHASES,
     CF_COUNTER_ATTENTION,
-    CF_COUNTER_CACHE, /* heads whose new keys and values are in the cache */
+    CF_COUNTER_CACHE,  /* heads whose new keys and values are in the cache */
+    CF_COUNTER_CHOICE, /* blocks that have told what they found in their logits */
     CF_N_COUNTERS,
     CF_COUNTER_STRIDE = 32,
 };
+
+enum {
+    CF_CHOICE_PACKETS = 8, /* room for what a block tells of its logits */
+    CF_MAX_ENDS = 8,       /* tokens that end a launch */
+    CF_DRAW_BINS = 2048,
+    CF_DRAW_MEMBERS = 448, /* of one bin, that are compared with each other */
+    CF_DRAW_ROUNDS = 3,
+};
+
+/* What all blocks put together in one round of drawing a token; all bits 0 before it. */
+typedef struct cf_draw_round {
+    uint32_t bins[CF_DRAW_BINS]; /* amounts; or a word a block */
+    uint32_t n_members;
+    uint32_t most, least; /* the largest ordered_bits() of a logit, and of its negative */
+    uint32_t drawn;       /* an id and one more */
+} cf_draw_round;
+
+typedef struct cf_draw_member {
+    float logit;
+    int32_t id;
+    uint32_t amount, unused;
+} cf_draw_member;
+
+/* In the GPU's memory, all bits 0 before a launch. A block is at most one round ahead of another.
+ */
+typedef struct cf_draw_table {
+    uint32_t n_arrived; /* blocks, in all rounds of the launch */
+    uint32_t unused[CF_COUNTER_STRIDE - 1];
+    cf_draw_round rounds[CF_DRAW_ROUNDS]; /* round r is rounds[r % CF_DRAW_ROUNDS] */
+    cf_draw_member members[CF_DRAW_MEMBERS];
+} cf_draw_table;
+
+/* In place of a token's id: its logits are not finite numbers. No result yet: all bits set. */
+#define CF_NOT_FINITE 0xFFFFFFFEu
+#define CF_NO_RESULT UINT64_MAX
+
+/* Of a token's count: it is in prompt or generation. */
+#define CF_SEEN 0x80000000u
 
 /* Moments that a trace records, in each layer and block. */
 typedef enum cf_trace_event {
@@ -65,6 +104,8 @@ typedef struct cf_token_session {
     uint32_t *counters;      /* [CF_N_COUNTERS][CF_COUNTER_STRIDE], only ever growing */
     float *logits;           /* [n_vocab] */
     float *hidden;           /* [n_layers + 1][d_model] */
+    uint64_t *choices;       /* [n_blocks][CF_CHOICE_PACKETS] packets */
+    cf_draw_table *draw;     /* for drawing a token */
     const float *rotation;   /* [n_context][d_rotary / 2][2]: cosine, sine */
     int32_t n_context;
 } cf_token_session;
@@ -82,10 +123,32 @@ typedef struct cf_token_step {
     uint64_t *trace; /* [n_layers + 1][n_blocks][CF_N_TRACE_EVENTS] nanoseconds, or NULL */
 } cf_token_step;
 
+/*
+ * How a launch chooses its tokens, as cf_sampling says, with every default filled in. Where tokens
+ * are seen, `seen` counts for each how often it was chosen; its highest bit says that it is in
+ * prompt or generation at all.
+ */
+typedef struct cf_token_choice {
+    bool is_wanted;
+    float inverse_temperature; /* 0: greedy */
+    float top_p, min_p;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    int32_t top_k;
+    int32_t n_ends;
+    cf_token ends[CF_MAX_ENDS]; /* the launch ends with one of these */
+    uint64_t seed, index;       /* of the random numbers; `index` is the first token's */
+    uint32_t n_before;          /* tokens that this session has chosen before */
+    uint32_t *seen;             /* [n_vocab], or NULL: no penalties */
+    float *adjusted;            /* [n_vocab]: the logits after penalties */
+    const uint32_t *wish;       /* in the host's memory: not 0 when the launch is to end */
+    uint64_t *results; /* [n_tokens] in the host's memory: log-probability, id; 32 bits each */
+} cf_token_choice;
+
 typedef struct cf_token_args {
     cf_token_model model;
     cf_token_session session;
     cf_token_step step;
+    cf_token_choice choice;
 } cf_token_args;
 
 #endif

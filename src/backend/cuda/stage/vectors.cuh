@@ -3,7 +3,7 @@
 #define CF_CUDA_STAGE_VECTORS_CUH
 
 #include "backend/cuda/device/format.cuh"
-#include "backend/cuda/stage/block.cuh"
+#include "backend/cuda/stage/decide.cuh"
 
 /* Elements come in pieces of four; of a batch, a thread has several under way. */
 #define PIECE 4
@@ -56,7 +56,7 @@ static __device__ __forceinline__ void gather_attention(const cf_token_args &arg
                                                         const token_turn &turn, int32_t layer,
                                                         int thread)
 {
-    uint32_t epoch = layer_epoch(turn, layer);
+    uint32_t epoch = layer_epoch(args, turn, layer);
     const cf_shape &shape = args.model.schedule.shape;
     await_count(args, CF_COUNTER_ATTENTION, epoch * shape.n_heads, thread);
     gather(args, CF_VECTOR_ATTENTION, args.session.attention, shape.d_model, epoch, thread);
@@ -68,7 +68,7 @@ static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, con
                                                   int32_t layer, int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
-    uint32_t epoch = layer_epoch(turn, layer);
+    uint32_t epoch = layer_epoch(args, turn, layer);
     for (int32_t p = 0; p < schedule.n_phases; p++) {
         const cf_phase &phase = schedule.phases[p];
         if (phase.matrix != CF_MATRIX_UP)
@@ -119,13 +119,21 @@ static __device__ __forceinline__ void init_rows(const cf_token_args &args, cons
     }
 }
 
+static __device__ __forceinline__ cf_token turn_token(const cf_token_args &args,
+                                                      const token_turn &turn)
+{
+    if (turn.index == 0)
+        return args.step.token;
+    return args.choice.is_wanted ? choice_shared(args).token : args.step.tokens[turn.index];
+}
+
 /* Brings the token's embedding; returns the sums of this thread's elements about its first one. */
 template <class format>
 static __device__ __forceinline__ norm_sums load_embedding(const cf_token_args &args,
                                                            const token_turn &turn, int thread)
 {
     int32_t d_model = args.model.schedule.shape.d_model;
-    cf_token token = turn.index == 0 ? args.step.token : args.step.tokens[turn.index];
+    cf_token token = turn_token(args, turn);
     const char *row = static_cast<const char *>(args.model.embed) + 2 * (int64_t)token * d_model;
     init_rows<format>(args, row, thread);
     norm_sums sums = {format::unpack(*reinterpret_cast<const uint16_t *>(row)).x, 0, 0};
@@ -304,7 +312,7 @@ static __device__ __forceinline__ void await_residual(const cf_token_args &args,
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
-    uint32_t epoch = per_layer * turn.epoch + (uint32_t)n_updates;
+    uint32_t epoch = per_layer * (layer_epoch(args, turn, 0) - 1) + (uint32_t)n_updates;
     norm_sums sums;
     if (n_updates == 0) {
         sums = load_embedding<format>(args, turn, thread);
@@ -357,7 +365,7 @@ static __device__ __forceinline__ void await_last(const cf_token_args &args, con
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
-    uint32_t epoch = per_layer * (turn.epoch + (uint32_t)schedule.shape.n_layers);
+    uint32_t epoch = per_layer * layer_epoch(args, turn, schedule.shape.n_layers - 1);
     await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
 }
 
@@ -387,10 +395,12 @@ static __device__ __forceinline__ void load_token(const cf_token_args &args, con
 template <class format>
 static __device__ __forceinline__ void stage_vectors(const cf_token_args &args, int thread)
 {
-    token_turn turn = first_turn(args);
+    token_turn turn = {0};
     norm_statistics statistics = {};
     do {
         load_token<format>(args, turn, statistics, fresh(thread));
+        if (args.choice.is_wanted && !decide(args, turn, fresh(thread)))
+            return;
     } while (next_turn(args, turn));
 }
 
