@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What HTTP adds to the time of a streamed token, for one client of an idle server.
 
-    python3 bench/serve_overhead.py CLUSTERFUSION MODEL [--backend cuda] [--tokens N] [--rounds N]
+    python3 bench/serve_overhead.py CLUSTERFUSION MODEL [--tokenizer FILE] [--backend cuda]
+                                    [--tokens N] [--rounds N]
 
 In turns, N rounds: `generate` on the command line, and the same prompt streamed from `serve` of the
 same model. Both times are those between the first and the last new token, over the tokens between;
@@ -25,14 +26,14 @@ PROMPT_IDS = [510, 1390, 3999, 1300, 273]
 def command_line(options):
     command = [options.program, "generate", "-m", options.model, "--backend", options.backend,
                "--prompt-ids", ",".join(map(str, PROMPT_IDS)), "-n", str(options.tokens),
-               "--ignore-eos", "--format", "json"]  # fmt: skip
+               "--ignore-eos", "--format", "json", *options.tokenizer]  # fmt: skip
     stats = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["stats"]
     return stats["decode_ms"] / (stats["n_tokens"] - 1)
 
 
 def start(options):
     command = [options.program, "serve", "-m", options.model, "--backend", options.backend,
-               "--port", "0", "--parallel", "1"]  # fmt: skip
+               "--port", "0", "--parallel", "1", *options.tokenizer]  # fmt: skip
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         if "http://" in line:
@@ -64,10 +65,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("program")
     parser.add_argument("model")
+    parser.add_argument("--tokenizer", help="of a model that has none: tokens without text make no events")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    options.tokenizer = ["--tokenizer", options.tokenizer] if options.tokenizer else []
     server, port = start(options)
     rows = []
     try:

@@ -101,7 +101,7 @@ def neox_attention_up(
 
     Returns attn_output [1, d], mlp_intermediate [f], and the new key (rotated) and value
     [1, n_heads, h]. Runs on the current stream and may be captured in a CUDA graph; gradients are
-    not recorded. Raises TypeError, ValueError, NoDeviceError or UnsupportedError, naming the
+    not recorded. Under torch.compile of PyTorch before 2.15 caches begin where their storage does. Raises TypeError, ValueError, NoDeviceError or UnsupportedError, naming the
     argument, before anything is launched.
     """
     if torch.compiler.is_compiling() or _stands_for_others(hidden_states):
@@ -191,8 +191,24 @@ _library.impl("neox_attention_up", partial(attention_up, allocate=allocate_apart
 _library.impl("neox_decoder_layer", partial(decoder_layer, allocate=allocate_apart), "CUDA")
 
 
+#: Of PyTorch 2.11, the compiler reads from the wrong place a tensor that is written to and begins
+#: within its storage; 2.15 does not. Those between were not tried.
+_LOSES_OFFSETS = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15)
+
+
+def _check_offsets(k_cache: torch.Tensor, v_cache: torch.Tensor) -> None:
+    for name, tensor in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if _LOSES_OFFSETS and tensor.storage_offset() != 0:
+            raise ValueError(
+                f"{name} begins {tensor.storage_offset()} elements into its storage, expected 0: "
+                f"torch.compile of PyTorch {torch.__version__} is not known to read such a cache "
+                "right; give it memory of its own"
+            )
+
+
 @torch.library.register_fake("clusterfusion::neox_attention_up", lib=_library)
 def _(hidden_states, *arguments):  # type: ignore[no-untyped-def]
+    _check_offsets(*arguments[4:6])
     mlp_up_weight, n_heads = arguments[12], arguments[15]
     d_model = hidden_states.shape[-1]
     heads = (1, n_heads, d_model // n_heads)
@@ -206,6 +222,7 @@ def _(hidden_states, *arguments):  # type: ignore[no-untyped-def]
 
 @torch.library.register_fake("clusterfusion::neox_decoder_layer", lib=_library)
 def _(hidden_states, *arguments):  # type: ignore[no-untyped-def]
+    _check_offsets(*arguments[4:6])
     d_model, n_heads = hidden_states.shape[-1], arguments[17]
     heads = (1, n_heads, d_model // n_heads)
     return (

@@ -36,7 +36,7 @@ def array(path, shape):
 def test_greedy_ids_are_the_references(golden):
     folder, expected = golden
     assert expected["greedy_min_margin"] > LOGPROBS
-    with clusterfusion.Model(folder, kv_dtype="f32", n_threads=1) as model:
+    with clusterfusion.Model(folder, backend="cpu", kv_dtype="f32", n_threads=1) as model:
         n = len(expected["greedy"])
         found = model.generate(expected["greedy_prompt"], max_new_tokens=n, ignore_eos=True)
     assert found.ids == expected["greedy"]
@@ -45,7 +45,7 @@ def test_greedy_ids_are_the_references(golden):
 
 def test_logits_and_hidden_states_are_the_references(golden):
     folder, expected = golden
-    with clusterfusion.Model(folder, kv_dtype="f32", n_threads=1) as model:
+    with clusterfusion.Model(folder, backend="cpu", kv_dtype="f32", n_threads=1) as model:
         logits = model.logits(expected["ids"])
         hidden = model.hidden_states(expected["ids"])
         last = model.logits(expected["ids"], n_last=1)
@@ -62,7 +62,7 @@ def test_logits_and_hidden_states_are_the_references(golden):
 
 def test_log_probabilities_are_the_references(golden):
     folder, expected = golden
-    with clusterfusion.Model(folder, kv_dtype="f32", n_threads=1) as model:
+    with clusterfusion.Model(folder, backend="cpu", kv_dtype="f32", n_threads=1) as model:
         found = model.score(expected["ids"], n_top=2)
     assert found.ids == expected["ids"] and math.isnan(found.token_logprobs[0])
     assert found.token_logprobs[1:] == pytest.approx(expected["token_logprobs"][1:], abs=LOGPROBS)
@@ -268,7 +268,7 @@ def test_numpy_arrays_make_a_model(model):
 
 def test_facts_about_a_model(model):
     info = model.info
-    assert info.backend == "cpu" and info.path.endswith("classics") and info.n_files == 1
+    assert info.backend in ("cpu", "cuda") and info.path.endswith("classics") and info.n_files == 1
     assert info.weight_bytes == 2 * info.n_parameters
     assert model.session_memory.kv_bytes > 0
     assert f"{info.n_parameters:,}" in repr(model)
