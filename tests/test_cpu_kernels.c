@@ -140,6 +140,29 @@ static void a_row_does_not_notice_its_neighbours(void **state)
     for_each_isa(lonely_rows_of);
 }
 
+/* Whether software asks for lines ahead, and in how many streams rows are read, moves no bit. */
+static void asking_ahead_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const cf_isa pairs[][2] = {{CF_ISA_AVX2, CF_ISA_AVX2_AHEAD},
+                                      {CF_ISA_AVX512, CF_ISA_AVX512_AHEAD}};
+    const size_t n_columns = 333, n_rows = 45;
+    for (size_t d = 0; d < 6; d++) {
+        const cf_kernels *plain = cf_kernels_get(pairs[d / 3][0]);
+        const cf_kernels *ahead = cf_kernels_get(pairs[d / 3][1]);
+        if (plain == NULL)
+            continue;
+        void *weight = random_elements(dtypes[d % 3], n_rows * n_columns, 1);
+        float *x = random_floats(n_columns, 2), *y = calloc(2 * n_rows, sizeof *y);
+        plain->rows[dtypes[d % 3]](y, n_rows, weight, n_rows, n_columns, x, n_columns, 1);
+        ahead->rows[dtypes[d % 3]](y + n_rows, n_rows, weight, n_rows, n_columns, x, n_columns, 1);
+        assert_memory_equal(y, y + n_rows, n_rows * sizeof *y);
+        free(weight);
+        free(x);
+        free(y);
+    }
+}
+
 static void mix_of(const cf_kernels *kernels)
 {
     for (size_t dtype = 0; dtype < 3; dtype++)
@@ -359,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(row_products_are_those_of_float64),
         cmocka_unit_test(a_row_does_not_notice_its_neighbours),
+        cmocka_unit_test(asking_ahead_gives_the_same_bits),
         cmocka_unit_test(mixes_are_those_of_float64),
         cmocka_unit_test(conversions_are_exact),
         cmocka_unit_test(layer_norms_are_those_of_float64),

@@ -200,7 +200,8 @@ static inline float v_largest(vec v)
 
 #include "backend/cpu/kernels_simd.h"
 
-const cf_kernels cf_kernels_avx2 = KERNELS_SIMD("AVX2");
+const cf_kernels cf_kernels_avx2 = KERNELS_SIMD("AVX2", );
+const cf_kernels cf_kernels_avx2_ahead = KERNELS_SIMD("AVX2, reading ahead,", _ahead);
 
 #else
 typedef int cf_kernels_avx2_unused;
