@@ -34,6 +34,7 @@ typedef void cf_mix_fn(float *y, const float *weights, const void *values, size_
 
 typedef struct cf_kernels {
     const char *name;
+    bool may_use_tiles; /* of backend/cpu/tiles.h, where the process has them */
     cf_rows_fn *rows[CF_KERNEL_DTYPES];
     cf_widen_fn *widen[CF_KERNEL_DTYPES];
     cf_narrow_fn *narrow[CF_KERNEL_DTYPES];

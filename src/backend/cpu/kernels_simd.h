@@ -434,9 +434,10 @@ static float exp_sum(float *x, float shift, size_t n)
     }
 
 /* `way` is empty, or _ahead: how weights are read from memory. */
-#define KERNELS_SIMD(title, way)                                                                   \
+#define KERNELS_SIMD(title, way, tiles)                                                            \
     {                                                                                              \
-        .name = title, .rows = EACH_DTYPE(rows##way), .widen = EACH_DTYPE(widen),                  \
+        .name = title, .may_use_tiles = tiles, .rows = EACH_DTYPE(rows##way),                      \
+        .widen = EACH_DTYPE(widen),                                                                \
         .narrow = {[CF_DTYPE_F32] = narrow_f32, [CF_DTYPE_F16] = narrow_f16},                      \
         .mix = EACH_DTYPE(mix), .read = read_all, .transpose = transpose,                          \
         .layer_norm = layer_norm, .activate = activate, .largest = largest, .exp_sum = exp_sum     \
