@@ -173,27 +173,18 @@ static void report(subject *it, const char *what, size_t n, size_t n_step, int t
     fflush(stdout);
 }
 
-/* The fastest that runs here. */
-static cf_isa best_isa(void)
-{
-    int isa = CF_ISA_COUNT - 1;
-    while (cf_kernels_get((cf_isa)isa) == NULL)
-        isa--;
-    return (cf_isa)isa;
-}
-
 int main(int count, char **arguments)
 {
     static subject it;
     if (count < 2 || count > 5) {
-        fprintf(stderr, "usage: cpu_speed FOLDER [TRIES [THREADS [ISA 0-2]]]\n");
+        fprintf(stderr, "usage: cpu_speed FOLDER [TRIES [THREADS [ISA 0-4]]]\n");
         return 2;
     }
     int tries = count > 2 ? atoi(arguments[2]) : 5;
     if (tries < 1 || tries > MAX_TRIES)
         tries = 5;
     open_subject(&it, arguments[1], count > 3 ? atoi(arguments[3]) : 0,
-                 count > 4 ? (cf_isa)atoi(arguments[4]) : best_isa());
+                 count > 4 ? (cf_isa)atoi(arguments[4]) : cf_isa_best());
     printf("what,tokens,isa,threads,best_tokens_per_s,median_tokens_per_s,percent_of_ceiling,"
            "percent_of_reading_weights\n");
     report(&it, "prompt", 128, 128, tries);

@@ -9,6 +9,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   set_source_files_properties(src/backend/cpu/kernels_avx512.c PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mprefer-vector-width=512")
+  set_source_files_properties(src/backend/cpu/tiles.c PROPERTIES
+    COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mamx-tile;-mamx-bf16")
 endif()
 
 add_library(cf_objects OBJECT ${cf_library_sources} ${cf_cuda_sources})

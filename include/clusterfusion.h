@@ -180,7 +180,7 @@ typedef struct cf_shape {
     bool attention_bias;    /* query_key_value and dense have biases */
     bool tied_embeddings;   /* the LM head is the embedding matrix */
     cf_token bos_token;     /* -1: none */
-    cf_token eos_token;     /* -1: none */
+    cf_token eos_token;     /* -1: none; the first of several, which all end a generation */
 } cf_shape;
 
 /*
@@ -429,7 +429,7 @@ typedef struct cf_logit_bias {
 typedef struct cf_sampling {
     size_t size;
     float temperature;        /* 0: greedy, the most probable after penalties and bias; to 1e9 */
-    int32_t top_k;            /* 0: off */
+    int32_t top_k;            /* 0, or more than there are tokens: off */
     float top_p;              /* 0 or 1: off */
     float min_p;              /* 0: off; below 1 */
     float repetition_penalty; /* 0 or 1: off; 0.001 … 1000 */
@@ -462,11 +462,11 @@ typedef struct cf_generate_options {
     const cf_sampling *sampling; /* NULL: greedy */
     const char *const *stops;    /* stop strings, not empty; need a tokenizer */
     size_t n_stops;
-    const cf_token *stop_ids; /* end the generation beside the end-of-text token */
+    const cf_token *stop_ids; /* end the generation beside the model's end-of-text tokens */
     size_t n_stop_ids;
     size_t min_tokens; /* before these, tokens that end it are not chosen, and complete stop strings
                           are text like any other */
-    bool ignore_eos;   /* the end-of-text token is a token like any other */
+    bool ignore_eos;   /* the end-of-text tokens are tokens like any other */
     int32_t n_top;     /* alternatives reported with each token: 0 … 64 */
 } cf_generate_options;
 

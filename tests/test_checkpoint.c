@@ -132,6 +132,16 @@ static void one_file_goes_before_shards_and_safetensors_before_bin(void **state)
     test_scratch_remove(folder);
 }
 
+static void weights_that_are_none_are_named(void **state)
+{
+    (void)state;
+    const char *folder = test_scratch_create();
+    write_text(folder, "config.json", CONFIG);
+    write_weights(folder, "model.safetensors", "{}", 0);
+    expect_fault(folder, CF_STATUS_BAD_FILE, "model.safetensors: holds no weights");
+    test_scratch_remove(folder);
+}
+
 static void what_is_not_there_is_named(void **state)
 {
     (void)state;
@@ -259,6 +269,7 @@ int main(void)
         cmocka_unit_test(golden_folders_open),
         cmocka_unit_test(shards_are_joined_by_their_index),
         cmocka_unit_test(one_file_goes_before_shards_and_safetensors_before_bin),
+        cmocka_unit_test(weights_that_are_none_are_named),
         cmocka_unit_test(what_is_not_there_is_named),
         cmocka_unit_test(an_index_that_disagrees_with_its_files_is_refused),
         cmocka_unit_test(an_index_cannot_lead_out_of_its_folder),

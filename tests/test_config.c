@@ -12,9 +12,12 @@
     "\"intermediate_size\":256"
 #define MINIMAL "\"model_type\":\"gpt_neox\"," SIZES
 
+/* What the last parse() found of eos_token_id beside the first. */
+static cf_more_ends more_ends;
+
 static cf_status parse(const char *text, cf_shape *shape, cf_error *error)
 {
-    return cf_config_parse(text, strlen(text), "config.json", shape, error);
+    return cf_config_parse(text, strlen(text), "config.json", shape, &more_ends, error);
 }
 
 /* Parses the minimal config with `more` fields, which must succeed. */
@@ -93,10 +96,26 @@ static void other_fields_are_read(void **state)
     assert_true(shape_with("\"tie_word_embeddings\":true").tied_embeddings);
     assert_int_equal(shape_with("\"bos_token_id\":1,\"eos_token_id\":0").bos_token, 1);
     assert_int_equal(shape_with("\"bos_token_id\":1,\"eos_token_id\":0").eos_token, 0);
-    assert_int_equal(shape_with("\"eos_token_id\":[7,0]").eos_token, 7);
     assert_int_equal(shape_with("\"eos_token_id\":null").eos_token, -1);
     shape_with("\"torch_dtype\":\"bfloat16\",\"attention_dropout\":0.1,\"use_cache\":false,"
                "\"quantization_config\":null,\"pruned_heads\":{},\"architectures\":null");
+}
+
+static void all_ids_that_end_a_text_are_read(void **state)
+{
+    (void)state;
+    assert_int_equal(shape_with("\"eos_token_id\":7").eos_token, 7);
+    assert_int_equal(more_ends.n, 0);
+    assert_int_equal(shape_with("\"eos_token_id\":[7,0,-1,511]").eos_token, 7);
+    assert_int_equal(more_ends.n, 2);
+    assert_int_equal(more_ends.ids[0], 0);
+    assert_int_equal(more_ends.ids[1], 511);
+    assert_int_equal(shape_with("\"eos_token_id\":[1,2,3,4,5,6,7,8]").eos_token, 1);
+    assert_int_equal(more_ends.n, CF_CONFIG_MAX_ENDS - 1);
+    expect_refusal("\"eos_token_id\":[1,2,3,4,5,6,7,8,9]", CF_STATUS_UNSUPPORTED,
+                   "eos_token_id lists 9 ids, expected at most 8");
+    expect_refusal("\"eos_token_id\":[1,512]", CF_STATUS_BAD_FILE,
+                   "eos_token_id is 512, expected null or an id below");
 }
 
 static void activations_have_their_names(void **state)
@@ -246,7 +265,7 @@ static void golden_configs_are_read(void **state)
         char *text = test_read(path, &n_bytes);
         cf_shape shape;
         cf_error error;
-        assert_ok(cf_config_parse(text, n_bytes, "config.json", &shape, &error), error);
+        assert_ok(cf_config_parse(text, n_bytes, "config.json", &shape, &more_ends, &error), error);
         free(text);
         assert_int_equal(shape.d_head, golden[i].d_head);
         assert_int_equal(shape.d_rotary, golden[i].d_rotary);
@@ -263,6 +282,7 @@ int main(void)
         cmocka_unit_test(what_is_absent_has_its_default),
         cmocka_unit_test(every_spelling_of_the_rotary_embedding_is_read),
         cmocka_unit_test(other_fields_are_read),
+        cmocka_unit_test(all_ids_that_end_a_text_are_read),
         cmocka_unit_test(activations_have_their_names),
         cmocka_unit_test(what_is_not_understood_is_refused_by_name),
         cmocka_unit_test(wrong_types_and_bounds_name_field_expected_and_found),

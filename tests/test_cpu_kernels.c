@@ -2,6 +2,7 @@
 #include "support/support.h"
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tiles.h"
 #include "base/half.h"
 #include "base/random.h"
 
@@ -138,6 +139,103 @@ static void a_row_does_not_notice_its_neighbours(void **state)
 {
     (void)state;
     for_each_isa(lonely_rows_of);
+}
+
+/* Whether software asks for lines ahead, and in how many streams rows are read, moves no bit. */
+static void asking_ahead_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const cf_isa pairs[][2] = {{CF_ISA_AVX2, CF_ISA_AVX2_AHEAD},
+                                      {CF_ISA_AVX512, CF_ISA_AVX512_AHEAD}};
+    const size_t n_columns = 333, n_rows = 45;
+    for (size_t d = 0; d < 6; d++) {
+        const cf_kernels *plain = cf_kernels_get(pairs[d / 3][0]);
+        const cf_kernels *ahead = cf_kernels_get(pairs[d / 3][1]);
+        if (plain == NULL)
+            continue;
+        void *weight = random_elements(dtypes[d % 3], n_rows * n_columns, 1);
+        float *x = random_floats(n_columns, 2), *y = calloc(2 * n_rows, sizeof *y);
+        plain->rows[dtypes[d % 3]](y, n_rows, weight, n_rows, n_columns, x, n_columns, 1);
+        ahead->rows[dtypes[d % 3]](y + n_rows, n_rows, weight, n_rows, n_columns, x, n_columns, 1);
+        assert_memory_equal(y, y + n_rows, n_rows * sizeof *y);
+        free(weight);
+        free(x);
+        free(y);
+    }
+}
+
+/*
+ * Tiles against float64. Parts have the sign of the whole, so that their products together are no
+ * larger than it: at most 5 of them a column, in any order; and 4 U for the one left out.
+ */
+static void check_tiles(cf_dtype dtype, size_t n_rows, size_t n_columns, size_t n)
+{
+    size_t stride = (n + 15) / 16 * 16, n_parts = cf_tiles_weight_parts(dtype);
+    size_t n_tiles = stride / CF_TILE_ROWS, apart = n_columns * CF_TILE_PARTS * CF_TILE_ROWS;
+    void *weight = random_elements(dtype, n_rows * n_columns, 1);
+    float *x = random_floats(n_columns * stride, 2), *y = random_floats(n_rows * stride, 3);
+    uint16_t *weights = calloc(n_rows * n_columns * n_parts, sizeof *weights);
+    uint16_t *inputs = calloc(n_tiles * apart, sizeof *inputs);
+    for (size_t r = 0; r < n_rows; r++)
+        cf_tiles_split_weights(weights + r / CF_TILE_ROWS * CF_TILE_ROWS * n_columns * n_parts +
+                                   r % CF_TILE_ROWS * CF_TILE_COLUMNS,
+                               (uint16_t *)weight + r * n_columns, dtype, n_columns);
+    for (size_t c = 0; c < n_columns; c += CF_TILE_COLUMNS)
+        cf_tiles_split_input(inputs + c * CF_TILE_PARTS * CF_TILE_ROWS, apart, x + c * stride,
+                             stride, n);
+    cf_tiles_begin();
+    cf_tiles_multiply(&(cf_tiles_product){y, stride, weights, n_rows / CF_TILE_ROWS, n_parts,
+                                          inputs, n_tiles, apart, n_columns / CF_TILE_COLUMNS});
+    cf_tiles_end();
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t t = 0; t < n; t++) {
+            double sum = number(3, r * stride + t), size = fabs(sum);
+            for (size_t k = 0; k < n_columns; k++) {
+                double term = load(weight, dtype, r * n_columns + k) * x[k * stride + t];
+                sum += term;
+                size += fabs(term);
+            }
+            assert_near(cf_kernels_best(), "product of tiles", n_columns, y[r * stride + t], sum,
+                        (5 * (double)n_columns + 6) * U * size);
+        }
+    free(weight);
+    free(x);
+    free(y);
+    free(weights);
+    free(inputs);
+}
+
+static void products_of_tiles_are_those_of_float64(void **state)
+{
+    (void)state;
+    if (!cf_tiles_granted())
+        skip();
+    for (size_t n = 1; n <= 65; n += 8)
+        for (size_t n_rows = 16; n_rows <= 64; n_rows += 16)
+            for (size_t n_columns = 32; n_columns <= 96; n_columns += 32) {
+                check_tiles(CF_DTYPE_F16, n_rows, n_columns, n);
+                check_tiles(CF_DTYPE_BF16, n_rows, n_columns, n);
+            }
+}
+
+/* One part alone would be off by 2⁻⁸: a sum of one large and one small part keeps every bit. */
+static void parts_of_tiles_keep_every_bit(void **state)
+{
+    (void)state;
+    if (!cf_tiles_granted())
+        skip();
+    _Alignas(64) uint16_t parts[CF_TILE_PARTS * CF_TILE_ELEMENTS];
+    float *x = random_floats(CF_TILE_ELEMENTS, 5);
+    cf_tiles_split_input(parts, 0, x, CF_TILE_ROWS, CF_TILE_ROWS);
+    for (size_t c = 0; c < CF_TILE_COLUMNS; c++)
+        for (size_t t = 0; t < CF_TILE_ROWS; t++) {
+            double sum = 0;
+            for (size_t i = 0; i < CF_TILE_PARTS; i++)
+                sum += load(parts, CF_DTYPE_BF16,
+                            i * CF_TILE_ELEMENTS + (c / 2 * CF_TILE_ROWS + t) * 2 + c % 2);
+            assert_true(sum == x[c * CF_TILE_ROWS + t]);
+        }
+    free(x);
 }
 
 static void mix_of(const cf_kernels *kernels)
@@ -359,6 +457,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(row_products_are_those_of_float64),
         cmocka_unit_test(a_row_does_not_notice_its_neighbours),
+        cmocka_unit_test(asking_ahead_gives_the_same_bits),
+        cmocka_unit_test(products_of_tiles_are_those_of_float64),
+        cmocka_unit_test(parts_of_tiles_keep_every_bit),
         cmocka_unit_test(mixes_are_those_of_float64),
         cmocka_unit_test(conversions_are_exact),
         cmocka_unit_test(layer_norms_are_those_of_float64),

@@ -209,7 +209,8 @@ static void bad_beginnings_leave_the_session_as_it_was(void **state)
     cf_token ids[3] = {1, 2, 300};
     assert_ok(cf_session_eval(scripted_session, scripted_prompt, 5, NULL, &error), error);
     cf_generation *generation = (cf_generation *)&error;
-    static const char *const empty[] = {"a", ""}, *const broken[] = {"\xC3"};
+    static const char *const empty[] = {"a", ""}, *const broken[] = {"\xC3"},
+                             *const null[] = {NULL};
     static const cf_token outside[] = {-1};
     cf_sampling hot = {.size = sizeof hot, .temperature = -1};
     const struct {
@@ -220,6 +221,7 @@ static void bad_beginnings_leave_the_session_as_it_was(void **state)
         {{.n_top = -1}, "n_top is -1"},
         {{.stops = empty, .n_stops = 2}, "stop string 1 is empty"},
         {{.stops = broken, .n_stops = 1}, "stop string 0 is not UTF-8"},
+        {{.stops = null, .n_stops = 1}, "stop string 0 is NULL"},
         {{.stops = NULL, .n_stops = 1}, "NULL"},
         {{.stop_ids = outside, .n_stop_ids = 1}, "id -1"},
         {{.stop_ids = NULL, .n_stop_ids = 1}, "NULL"},

@@ -13,6 +13,9 @@ model is regularised: dropout, weight decay, and (with --teachers) a share of
 the loss taken from the averaged predictions of larger models, which are
 trained first on the same text and then thrown away.
 
+With --evaluate FOLDER nothing is trained: the script splits the same text,
+and prints the held-out loss of the model that lies in that folder.
+
 Needs torch, transformers, tokenizers and safetensors.
 """
 
@@ -375,7 +378,10 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--text", type=Path, required=True, help="the text to train on")
-    add("--out", type=Path, required=True, help="the folder to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, help="the folder to write")
+    what.add_argument("--evaluate", type=Path, metavar="FOLDER",
+                      help="print the held-out loss of this model instead")
     add("--vocab", type=int, default=4096, help="entries of the tokenizer")
     add("--context", type=int, default=512, help="positions of the model")
     add("--hidden", type=int, default=256)
@@ -421,11 +427,14 @@ def train_teachers(args: argparse.Namespace,
 
 
 def prepare(args: argparse.Namespace) -> tuple[Tokenizer, Corpus]:
-    """Read the text, train the tokenizer, tokenise."""
+    """Read the text, train the tokenizer or read it, tokenise."""
     books, held_out = split_text(args.text.read_text(encoding="utf-8"))
     if not held_out:
         raise SystemExit("the text is too short to hold a part of it out")
-    tokenizer = train_tokenizer(books, args.vocab)
+    if args.evaluate:
+        tokenizer = Tokenizer.from_file(str(args.evaluate / "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(books, args.vocab)
     corpus = Corpus(encode_stream(tokenizer, books).to(args.device),
                     encode_stream(tokenizer, held_out).to(args.device),
                     sum(len(block.encode()) for block in held_out))
@@ -442,6 +451,10 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     disable_progress_bar()
     tokenizer, corpus = prepare(args)
+    if args.evaluate:
+        saved = load_saved(args.evaluate, torch.device(args.device))
+        print(f"held out: {held_out_loss(saved, corpus)}")
+        return
     teachers = train_teachers(args, corpus)
     shape = Shape(args.hidden, args.layers, args.heads, args.vocab,
                   args.context)

@@ -17,7 +17,7 @@ from clusterfusion import _native
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("CF_TEST_DATA", ROOT / ".." / "shared" / "data"))
+SHARED = Path(os.environ.get("CF_TEST_DATA", ROOT.parent / "shared" / "data"))
 CLASSICS_GOLDEN = ROOT / "tests" / "data" / "classics_golden"
 GOLDEN = ["base1000", "hd80", "seq-pct100", "v5-config", "bin"]
 

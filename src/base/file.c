@@ -28,6 +28,8 @@ static cf_status map_descriptor(int descriptor, const char *path, cf_file *file,
     if (data == MAP_FAILED)
         return cf_fail(error, CF_STATUS_IO, "%s: mapping %zu bytes: %s", path, n_bytes,
                        strerror(errno));
+    /* Pages that are read into the cache from now on may be huge; a refusal changes nothing. */
+    madvise(data, n_bytes, MADV_HUGEPAGE);
     *file = (cf_file){.data = data, .n_bytes = n_bytes};
     return CF_STATUS_OK;
 }

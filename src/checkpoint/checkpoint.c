@@ -66,8 +66,9 @@ static cf_status open_config(opening *what, cf_error *error)
 {
     cf_file file;
     CF_TRY(map_text(what->folder, CONFIG_NAME, MAX_CONFIG_BYTES, &file, error));
-    cf_status status =
-        cf_config_parse(file.data, file.n_bytes, CONFIG_NAME, &what->checkpoint->shape, error);
+    cf_checkpoint *checkpoint = what->checkpoint;
+    cf_status status = cf_config_parse(file.data, file.n_bytes, CONFIG_NAME, &checkpoint->shape,
+                                       &checkpoint->more_ends, error);
     cf_file_unmap(&file);
     return status;
 }
@@ -165,13 +166,18 @@ static cf_status choose_layout(opening *what, cf_error *error)
 
 static cf_status open_folder(opening *what, cf_error *error)
 {
+    if (what->folder[0] == 0)
+        return cf_fail(error, CF_STATUS_NOT_FOUND, "the model's path is empty, expected a folder");
     if (!cf_path_exists(what->folder))
         return cf_fail(error, CF_STATUS_NOT_FOUND, "%s: no such folder", what->folder);
     if (!cf_path_is_folder(what->folder))
         return cf_fail(error, CF_STATUS_IO, "%s: not a folder", what->folder);
     CF_TRY(open_config(what, error));
     CF_TRY(choose_layout(what, error));
-    return open_weights(what, error);
+    CF_TRY(open_weights(what, error));
+    if (what->list.n == 0)
+        return cf_fail(error, CF_STATUS_BAD_FILE, "%s: holds no weights", what->layout->file);
+    return CF_STATUS_OK;
 }
 
 cf_status cf_checkpoint_open(const char *path, cf_checkpoint *checkpoint, cf_error *error)

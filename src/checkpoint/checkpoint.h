@@ -4,10 +4,12 @@
 
 #include "base/file.h"
 #include "checkpoint/arena.h"
+#include "checkpoint/config.h"
 #include "clusterfusion.h"
 
 typedef struct cf_checkpoint {
     cf_shape shape;
+    cf_more_ends more_ends;
     size_t n_tensors;
     cf_tensor *tensors; /* [n_tensors], sorted by name; buffers are not among them */
     size_t n_files;

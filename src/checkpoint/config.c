@@ -142,13 +142,10 @@ static cf_status read_activation(const section *from, cf_activation *to, cf_erro
                   "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu or silu", error);
 }
 
-/* An id, or a list of which the first counts; -1 where the file names none. */
-static cf_status read_token(const section *from, const char *key, int32_t n_vocab, cf_token *to,
-                            cf_error *error)
+/* `value` of the field `key` as an id; NULL is -1, none. */
+static cf_status read_id(const section *from, const char *key, const json_t *value, int32_t n_vocab,
+                         cf_token *to, cf_error *error)
 {
-    const json_t *value = field(from, key);
-    if (json_is_array(value) && json_array_size(value) > 0)
-        value = json_array_get(value, 0);
     *to = -1;
     if (value == NULL)
         return CF_STATUS_OK;
@@ -161,6 +158,35 @@ static cf_status read_token(const section *from, const char *key, int32_t n_voca
                        from->file, key, found, n_vocab);
     }
     *to = (cf_token)json_integer_value(value);
+    return CF_STATUS_OK;
+}
+
+/* An id, or the first of a list. */
+static cf_status read_token(const section *from, const char *key, int32_t n_vocab, cf_token *to,
+                            cf_error *error)
+{
+    const json_t *value = field(from, key);
+    if (json_is_array(value) && json_array_size(value) > 0)
+        value = json_array_get(value, 0);
+    return read_id(from, key, value, n_vocab, to, error);
+}
+
+/* What eos_token_id lists after the first; there -1, no token, is passed over. */
+static cf_status read_more_ends(const section *from, int32_t n_vocab, cf_more_ends *ends,
+                                cf_error *error)
+{
+    static const char key[] = "eos_token_id";
+    const json_t *list = field(from, key);
+    size_t n = json_array_size(list);
+    if (n > CF_CONFIG_MAX_ENDS)
+        return cf_fail(error, CF_STATUS_UNSUPPORTED, "%s: %s lists %zu ids, expected at most %d",
+                       from->file, key, n, CF_CONFIG_MAX_ENDS);
+    for (size_t i = 1; i < n; i++) {
+        cf_token id;
+        CF_TRY(read_id(from, key, json_array_get(list, i), n_vocab, &id, error));
+        if (id >= 0)
+            ends->ids[ends->n++] = id;
+    }
     return CF_STATUS_OK;
 }
 
@@ -264,7 +290,8 @@ static cf_status read_sizes(const section *root, cf_shape *shape, cf_error *erro
     return CF_STATUS_OK;
 }
 
-static cf_status read_config(const section *root, cf_shape *shape, cf_error *error)
+static cf_status read_config(const section *root, cf_shape *shape, cf_more_ends *ends,
+                             cf_error *error)
 {
     CF_TRY(check_model_type(root, error));
     CF_TRY(check_options(root, error));
@@ -279,19 +306,21 @@ static cf_status read_config(const section *root, cf_shape *shape, cf_error *err
     CF_TRY(read_number(eps, 1, 0, 0.5, &layer_norm_eps, error));
     shape->layer_norm_eps = (float)layer_norm_eps;
     CF_TRY(read_token(root, "bos_token_id", shape->n_vocab, &shape->bos_token, error));
-    return read_token(root, "eos_token_id", shape->n_vocab, &shape->eos_token, error);
+    CF_TRY(read_token(root, "eos_token_id", shape->n_vocab, &shape->eos_token, error));
+    return read_more_ends(root, shape->n_vocab, ends, error);
 }
 
 cf_status cf_config_parse(const void *data, size_t n_bytes, const char *name, cf_shape *shape,
-                          cf_error *error)
+                          cf_more_ends *ends, cf_error *error)
 {
     *shape = (cf_shape){0};
+    *ends = (cf_more_ends){0};
     json_t *object;
     CF_TRY(cf_json_parse(data, n_bytes, name, &object, error));
     section root = {.file = name, .prefix = "", .object = object};
     cf_status status;
     if (json_is_object(object))
-        status = read_config(&root, shape, error);
+        status = read_config(&root, shape, ends, error);
     else
         status = cf_fail(error, CF_STATUS_BAD_FILE, "%s: %s, expected an object", name,
                          cf_json_kind(object));

@@ -33,7 +33,8 @@ void cf_help_expectation(const cf_option *option, char *text, size_t capacity)
                  CF_MAX_COUNTS, option->min, option->max);
         return;
     case CF_OPTION_REAL:
-        snprintf(text, capacity, "a number from %g to %s%g", option->min, below, option->max);
+        snprintf(text, capacity, "a number from %g to %s%g%s", option->min, below, option->max,
+                 option->or_zero ? ", or 0" : "");
         return;
     case CF_OPTION_SEED:
         snprintf(text, capacity, "an integer from 0 to %llu", (unsigned long long)UINT64_MAX);

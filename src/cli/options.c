@@ -24,9 +24,12 @@ static bool parse_real(const char *text, const cf_option *option, double *value)
         return false;
     char *end;
     *value = strtod(text, &end);
-    if (*end != 0 || !isfinite(*value) || *value < option->min)
+    if (*end != 0 || !isfinite(*value))
         return false;
-    return option->below_max ? *value < option->max : *value <= option->max;
+    if (option->or_zero && *value == 0)
+        return true;
+    bool below = option->below_max ? *value < option->max : *value <= option->max;
+    return *value >= option->min && below;
 }
 
 static bool parse_digits(const char *text, size_t n, uint64_t *value)

@@ -40,6 +40,7 @@ typedef struct cf_option {
     size_t offset;     /* of the field in the command's struct of arguments */
     double min, max;
     bool below_max; /* max itself is out of bounds */
+    bool or_zero;   /* 0, which is below min, is a value too */
     const char *choices[CF_MAX_CHOICES];
     const char *preset; /* the default, read as if it were given; NULL: a zeroed field */
     const char *help;

@@ -116,19 +116,17 @@ static void print_summary(const cf_tokenizer *tokenizer, const cf_ids *ids, cons
 }
 
 /* The bounds that only an open session tells. */
-static cf_status check_window(const score_args *args, const cf_session *session, cf_error *error)
+static int check_window(const score_args *args, const cf_session *session)
 {
     size_t n_context = cf_session_n_context(session);
     size_t n_window = args->n_window != 0 ? args->n_window : n_context;
     if (n_window > n_context)
-        return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
-                       "--window: expected at most the context of %zu tokens, found %zu", n_context,
-                       n_window);
+        return cf_report_usage("--window: expected at most the context of %zu tokens, found %zu",
+                               n_context, n_window);
     if (args->n_stride > n_window)
-        return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
-                       "--stride: expected at most the window of %zu tokens, found %zu", n_window,
-                       args->n_stride);
-    return CF_STATUS_OK;
+        return cf_report_usage("--stride: expected at most the window of %zu tokens, found %zu",
+                               n_window, args->n_stride);
+    return CF_EXIT_OK;
 }
 
 static cf_status score_ids(const score_args *args, cf_session *session, const cf_ids *ids,
@@ -136,7 +134,6 @@ static cf_status score_ids(const score_args *args, cf_session *session, const cf
 {
     float *logprobs;
     cf_progress progress = {0};
-    CF_TRY(check_window(args, session, error));
     CF_TRY(CF_ALLOC(&logprobs, ids->n, "log-probabilities", error));
     cf_score_options options = {
         .size = sizeof options,
@@ -157,17 +154,19 @@ static cf_status score_ids(const score_args *args, cf_session *session, const cf
     return status;
 }
 
-static cf_status open_and_score(const score_args *args, cf_input *input, cf_error *error)
+static int open_and_score(const score_args *args, cf_input *input)
 {
+    cf_error error;
     const char *needed_for = NULL;
     if (args->source.ids == NULL)
         needed_for = "text needs a tokenizer; give --tokenizer FILE, or --ids in place of text";
     cf_opened opened;
-    cf_status status = cf_open_all(&args->model, &args->source, needed_for, input, &opened, error);
-    if (status == CF_STATUS_OK)
-        status = score_ids(args, opened.session, &input->ids, opened.tokenizer, error);
+    cf_status status = cf_open_all(&args->model, &args->source, needed_for, input, &opened, &error);
+    int code = status == CF_STATUS_OK ? check_window(args, opened.session) : CF_EXIT_OK;
+    if (status == CF_STATUS_OK && code == CF_EXIT_OK)
+        status = score_ids(args, opened.session, &input->ids, opened.tokenizer, &error);
     cf_open_close(&opened);
-    return status;
+    return status == CF_STATUS_OK ? code : cf_report_error(&error);
 }
 
 static int run(int argc, char **argv)
@@ -183,10 +182,9 @@ static int run(int argc, char **argv)
     args.source.file_option = "file";
     args.source.ids_option = "ids";
     cf_input input = {0};
-    cf_error error;
     code = cf_source_check(&args.source, &input);
-    if (code == CF_EXIT_OK && open_and_score(&args, &input, &error) != CF_STATUS_OK)
-        code = cf_report_error(&error);
+    if (code == CF_EXIT_OK)
+        code = open_and_score(&args, &input);
     cf_input_free(&input);
     return code;
 }

@@ -57,16 +57,21 @@ static cf_status check_prompt(const cf_session *session, const cf_token *prompt,
 static cf_status copy_ends(cf_generation *generation, const cf_generate_options *options,
                            cf_error *error)
 {
-    const cf_shape *shape = &generation->session->model->neox.shape;
+    const cf_model *model = generation->session->model;
+    const cf_shape *shape = &model->neox.shape;
+    const cf_more_ends *more = &model->checkpoint.more_ends;
     if (options->n_stop_ids > 0)
         CF_NEED(options->stop_ids, error);
     CF_TRY(cf_check_ids("stop_ids", options->stop_ids, options->n_stop_ids, shape->n_vocab, error));
-    CF_TRY(CF_ALLOC(&generation->ends, options->n_stop_ids + 1, "stop ids", error));
+    CF_TRY(CF_ALLOC(&generation->ends, options->n_stop_ids + 1 + more->n, "stop ids", error));
     for (size_t i = 0; i < options->n_stop_ids; i++)
         generation->ends[generation->n_ends++] = options->stop_ids[i];
-    bool has_eos = shape->eos_token >= 0 && shape->eos_token < shape->n_vocab;
-    if (has_eos && !options->ignore_eos)
+    if (options->ignore_eos)
+        return CF_STATUS_OK;
+    if (shape->eos_token >= 0 && shape->eos_token < shape->n_vocab)
         generation->ends[generation->n_ends++] = shape->eos_token;
+    for (size_t i = 0; i < more->n; i++)
+        generation->ends[generation->n_ends++] = more->ids[i];
     return CF_STATUS_OK;
 }
 

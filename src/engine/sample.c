@@ -36,6 +36,7 @@ static cf_status read_sampling(const cf_sampling *from, int32_t n_vocab, cf_samp
                                cf_error *error)
 {
     CF_TRY(cf_options_read(from, options, sizeof *options, "sampling", error));
+    CF_TRY(cf_check_integer("top_k", options->top_k, 0, INT32_MAX, error));
     if (options->top_p == 0)
         options->top_p = 1;
     if (options->repetition_penalty == 0)
@@ -43,9 +44,10 @@ static cf_status read_sampling(const cf_sampling *from, int32_t n_vocab, cf_samp
     if (options->top_k == 0 || options->top_k > n_vocab)
         options->top_k = n_vocab;
     CF_TRY(cf_check_real("temperature", options->temperature, 0, MAX_TEMPERATURE, error));
-    CF_TRY(cf_check_integer("top_k", options->top_k, 0, n_vocab, error));
     CF_TRY(cf_check_real("top_p", options->top_p, 0, 1, error));
-    CF_TRY(cf_check_real("min_p", options->min_p, 0, nextafterf(1, 0), error));
+    if (!(options->min_p >= 0) || !(options->min_p < 1))
+        return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
+                       "min_p is %g, expected at least 0 and less than 1", (double)options->min_p);
     CF_TRY(cf_check_real("repetition_penalty", options->repetition_penalty, 1 / MAX_PENALTY,
                          MAX_PENALTY, error));
     CF_TRY(cf_check_real("presence_penalty", options->presence_penalty, -MAX_PENALTY, MAX_PENALTY,

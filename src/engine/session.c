@@ -155,7 +155,6 @@ typedef struct evaluation {
 static cf_status check_evaluation(const cf_session *session, evaluation *call,
                                   const cf_outputs *outputs, cf_error *error)
 {
-    CF_NEED(call->ids, error);
     CF_TRY(cf_session_check(session, error));
     CF_TRY(cf_options_read(outputs, &call->outputs, sizeof call->outputs, "outputs", error));
     if (call->n == 0)
@@ -215,6 +214,7 @@ cf_status cf_session_eval(cf_session *session, const cf_token *ids, size_t n,
                           const cf_outputs *outputs, cf_error *error)
 {
     CF_NEED(session, error);
+    CF_NEED(ids, error);
     evaluation call = {.ids = ids, .n = n};
     CF_TRY(check_evaluation(session, &call, outputs, error));
     cf_status status = run_chunks(session, &call, error);

@@ -34,7 +34,9 @@ static void find_borders(cf_stop *stop)
 
 static cf_status copy_stop(cf_stop *stop, const char *text, size_t index, cf_error *error)
 {
-    if (text == NULL || text[0] == 0)
+    if (text == NULL)
+        return cf_fail(error, CF_STATUS_INVALID_ARGUMENT, "stop string %zu is NULL", index);
+    if (text[0] == 0)
         return cf_fail(error, CF_STATUS_INVALID_ARGUMENT, "stop string %zu is empty", index);
     stop->n = strlen(text);
     if (!is_utf8(text, stop->n))

@@ -80,7 +80,7 @@ cf_status cf_shape_check(const cf_shape *shape, cf_error *error)
                        (double)shape->rope_theta);
     if (!(shape->layer_norm_eps >= 0) || !(shape->layer_norm_eps < 1))
         return cf_fail(error, CF_STATUS_INVALID_ARGUMENT,
-                       "shape: layer_norm_eps is %g, expected 0 to 1",
+                       "shape: layer_norm_eps is %g, expected at least 0 and less than 1",
                        (double)shape->layer_norm_eps);
     return check_size("activation", (int64_t)shape->activation, CF_ACTIVATION_GELU_ERF,
                       CF_ACTIVATION_SILU, error);

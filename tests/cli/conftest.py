@@ -11,7 +11,7 @@ from checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("CF_CLI", ROOT / "build" / "bin" / "clusterfusion"))
-SHARED = Path(os.environ.get("CF_TEST_DATA", ROOT / ".." / "shared" / "data"))
+SHARED = Path(os.environ.get("CF_TEST_DATA", ROOT.parent / "shared" / "data"))
 TIMEOUT_S = 120
 
 

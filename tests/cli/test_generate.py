@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from checkpoints import write_checkpoint
 from conftest import run, run_ok
 
 KEYS = ["prompt_ids", "ids", "text", "finish_reason", "logprobs", "stats"]
@@ -50,6 +51,16 @@ def test_log_probabilities_are_those_that_score_gives(tiny):
     # Sums of 32 terms in another order: float32's 6e-8 × 32 × logits of some 10 units.
     for a, b in zip(result["logprobs"], scored["token_logprobs"][3:]):
         assert a == pytest.approx(b, abs=5e-5)
+
+
+def test_each_id_that_the_config_lists_ends_it(tiny, tmp_path):
+    words = ("-p", "hello", "-n", 20, "--ignore-eos")
+    ids = generate_json(tiny, *words)["ids"]
+    end = next(i for i in range(5, 20) if ids[i] not in ids[:i])
+    other = write_checkpoint(tmp_path / "other", eos_token_id=[256, ids[end]])
+    stopped = generate_json(other, *words[:-1])
+    assert stopped["ids"] == ids[:end + 1] and stopped["finish_reason"] == "stop"
+    assert generate_json(other, *words)["ids"] == ids
 
 
 def test_the_prompt_may_come_from_a_file_or_stdin(tiny, tmp_path):

@@ -86,7 +86,7 @@ def test_text_longer_than_the_context_is_scored_whole(bare):
 ])
 def test_windows_beyond_the_context_are_refused(bare, words, message):
     result = run("score", "-m", bare, "--ids", "1,2,3", *words)
-    assert result.code == 1 and message in result.err and result.out == b""
+    assert result.code == 2 and message in result.err and result.out == b""
 
 
 def test_text_needs_a_tokenizer(bare):

@@ -106,13 +106,21 @@ def test_a_number_is_a_number(option, value):
 @pytest.mark.parametrize("option, value", [
     ("--temperature", "-0.1"), ("--top-p", "1.01"), ("--min-p", "1"), ("--threads", "1025"),
     ("--threads", "0"), ("--context", "16777217"), ("--context", "0"),
-    ("--repetition-penalty", "-1"), ("--max-tokens", "2147483648"),
+    ("--repetition-penalty", "-1"), ("--repetition-penalty", "0.0009"),
+    ("--repetition-penalty", "1000.1"), ("--max-tokens", "2147483648"),
     ("--seed", "18446744073709551616"),
 ])
 def test_bounds_are_kept(option, value):
     result = run("generate", "-p", "a", option, value)
     assert result.code == 2
     assert f"{option}: expected" in result.err
+
+
+@pytest.mark.parametrize("value", ["0", "0.001", "1000"])
+def test_the_repetition_penalty_may_be_zero_or_at_its_bounds(value):
+    assert run_ok("generate", "-p", "a", "-n", 1, "--repetition-penalty", value).err != ""
+    result = run("generate", "-p", "a", "--repetition-penalty", "0.0005")
+    assert 'expected a number from 0.001 to 1000, or 0, found "0.0005"' in result.err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -145,6 +153,11 @@ def test_the_manual_page_has_every_option():
     for command in COMMANDS:
         for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", run_ok(command, "--help").text, re.M):
             assert option in page, f"{command} {option}"
+
+
+def test_an_empty_path_of_a_model_is_explained():
+    result = run("generate", "-m", "", "-p", "a")
+    assert result.code == 1 and "the model's path is empty, expected a folder" in result.err
 
 
 def test_a_missing_default_model_is_explained(tmp_path):

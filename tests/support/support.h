@@ -27,8 +27,8 @@ void test_assert_fails(cf_status status, cf_status expected, const cf_error *err
 const char *test_path(const char *relative);
 
 /*
- * Path of shared test data that does not lie in the project (../shared/data beside it, or the
- * folder that the environment variable CF_TEST_DATA names); NULL where it is not there: skip()
+ * Path of test data too large for the project, in the folder that the environment variable
+ * CF_TEST_DATA names, else in shared/data beside the checkout; NULL where it is not there: skip()
  * then.
  */
 const char *test_shared_path(const char *relative);

@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/team.h"
+#include "backend/cpu/tiles.h"
 
 /* From so many tokens on, products go through the BLAS. */
 #define CF_CPU_MANY_TOKENS 24
@@ -53,6 +54,7 @@ struct cf_backend_model {
     const float *final_ln_weight, *final_ln_bias;
     float *vectors;             /* all of them */
     float *inverse_frequencies; /* [d_rotary / 2] */
+    bool has_tiles;             /* the process was granted them */
     char text[256];
 };
 
@@ -73,6 +75,7 @@ struct cf_backend_session {
     size_t score_stride;
     float *
         transposed; /* inputs of the products at hand, [columns][stride of n] one after the other */
+    float *parts;   /* the same as tiles of parts, where the process has tiles */
     float *panels;  /* [n_threads][CF_CPU_PANEL_ROWS][CF_CPU_PANEL_COLUMNS]: widened weights */
     float *products; /* [n_threads][CF_CPU_PANEL_ROWS][stride of n_chunk] */
     float *blocks;   /* [n_threads][cf_cpu_block_floats()]: attention of many tokens */
@@ -137,6 +140,12 @@ void cf_cpu_session_free(cf_backend_session *session);
 cf_status cf_cpu_step(cf_backend_session *session, const cf_step *step, cf_error *error);
 cf_status cf_cpu_measure(const cf_backend_model *model, int32_t n_threads, size_t n_tokens,
                          cf_ceilings *ceilings, cf_error *error);
+
+/* Elements of a uint16_t that one term's input takes as tiles of parts, for each of its columns. */
+static inline size_t cf_cpu_parts_per_column(size_t n)
+{
+    return CF_TILE_PARTS * CF_TILE_ROWS * ((n + CF_TILE_ROWS - 1) / CF_TILE_ROWS);
+}
 
 /* Makes a session use the kernels of `isa`: for tests and measurements. */
 void cf_cpu_force_kernels(cf_backend_session *session, const cf_kernels *kernels);

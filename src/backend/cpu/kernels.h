@@ -11,7 +11,7 @@
 #include "clusterfusion.h"
 
 /* Rows of weights that rows() works on together: workers get multiples of it. */
-#define CF_KERNEL_ROWS 4
+#define CF_KERNEL_ROWS 8
 
 /* Indexed by cf_dtype; the entry of CF_DTYPE_DEFAULT is NULL. */
 #define CF_KERNEL_DTYPES 4
@@ -34,6 +34,7 @@ typedef void cf_mix_fn(float *y, const float *weights, const void *values, size_
 
 typedef struct cf_kernels {
     const char *name;
+    bool may_use_tiles; /* of backend/cpu/tiles.h, where the process has them */
     cf_rows_fn *rows[CF_KERNEL_DTYPES];
     cf_widen_fn *widen[CF_KERNEL_DTYPES];
     cf_narrow_fn *narrow[CF_KERNEL_DTYPES];
@@ -56,24 +57,27 @@ typedef struct cf_kernels {
     float (*exp_sum)(float *x, float shift, size_t n);
 } cf_kernels;
 
-/* How far the tables go, slowest first. */
+/* Which table, slowest first. _AHEAD: the same bits, with software asking for weights ahead. */
 typedef enum cf_isa {
     CF_ISA_GENERIC = 0,
     CF_ISA_AVX2 = 1,
-    CF_ISA_AVX512 = 2,
-    CF_ISA_COUNT = 3,
+    CF_ISA_AVX2_AHEAD = 2,
+    CF_ISA_AVX512 = 3,
+    CF_ISA_AVX512_AHEAD = 4,
+    CF_ISA_COUNT = 5,
 } cf_isa;
 
 /* The table of `isa`; NULL where it was not built or the processor lacks it. */
 const cf_kernels *cf_kernels_get(cf_isa isa);
 
 /* The fastest table that runs here. */
+cf_isa cf_isa_best(void);
 const cf_kernels *cf_kernels_best(void);
 
 extern const cf_kernels cf_kernels_generic;
 #ifdef __x86_64__
-extern const cf_kernels cf_kernels_avx2;
-extern const cf_kernels cf_kernels_avx512;
+extern const cf_kernels cf_kernels_avx2, cf_kernels_avx2_ahead;
+extern const cf_kernels cf_kernels_avx512, cf_kernels_avx512_ahead;
 #endif
 
 #endif

@@ -200,7 +200,8 @@ static inline float v_largest(vec v)
 
 #include "backend/cpu/kernels_simd.h"
 
-const cf_kernels cf_kernels_avx2 = KERNELS_SIMD("AVX2");
+const cf_kernels cf_kernels_avx2 = KERNELS_SIMD("AVX2", , false);
+const cf_kernels cf_kernels_avx2_ahead = KERNELS_SIMD("prefetching AVX2", _ahead, false);
 
 #else
 typedef int cf_kernels_avx2_unused;

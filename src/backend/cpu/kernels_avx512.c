@@ -182,7 +182,8 @@ static inline float v_largest(vec v)
 
 #include "backend/cpu/kernels_simd.h"
 
-const cf_kernels cf_kernels_avx512 = KERNELS_SIMD("AVX-512");
+const cf_kernels cf_kernels_avx512 = KERNELS_SIMD("AVX-512", , false);
+const cf_kernels cf_kernels_avx512_ahead = KERNELS_SIMD("prefetching AVX-512", _ahead, true);
 
 #else
 typedef int cf_kernels_avx512_unused;

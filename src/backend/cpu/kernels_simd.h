@@ -14,7 +14,7 @@
  *   v_exchange(a, b, s)    a's lanes l with l & s, against b's lanes l without: a[l] ↔ b[l - s]
  *   v_sum(v) v_largest(v)                      over the lanes, in a fixed order
  *
- * A row's product is four vectors of partial sums along the columns, then v_sum: the same for any
+ * A row's product is two vectors of partial sums along the columns, then v_sum: the same for any
  * number of tokens, so that a token does not notice which others are worked on beside it.
  */
 #include "backend/cpu/kernels.h"
@@ -31,9 +31,18 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-/* Sums along a row that do not wait for each other, and tokens of a pass: all stay in registers. */
-#define CHAINS 4
+/*
+ * Vectors of a row that are multiplied together, and sums along a row that do not wait for each
+ * other: few enough that the sums of STREAMS rows stay in registers. Tokens of a pass likewise.
+ */
+#define VECTORS 4
+#define SUMS 2
 #define MAX_TOKENS 4
+
+/* Rows far apart that are read side by side where that is fastest, and how far ahead of each. */
+#define STREAMS ((size_t)8)
+#define AHEAD_BYTES ((size_t)1024)
+#define LINE_BYTES ((size_t)64)
 
 INLINE vec v_load_f32(const void *p)
 {
@@ -55,28 +64,39 @@ INLINE const void *element(const void *base, size_t i, size_t element_bytes)
     return (const char *)base + i * element_bytes;
 }
 
+/* Asks for the lines that `n_bytes` from `at` on lie in, `ahead` bytes further on; 0: does not. */
+INLINE void fetch_ahead(const void *at, size_t n_bytes, size_t ahead)
+{
+    for (size_t i = 0; ahead > 0 && i < n_bytes; i += LINE_BYTES)
+        __builtin_prefetch((const char *)at + ahead + i);
+}
+
 /*
  * R rows, `y_apart` rows from each other, and T tokens, both constants where it is called. Rows are
- * read from end to end, one after the other, or in two such streams far apart: the hardware's
- * prefetch follows these best. Neighbouring rows side by side are read at half the speed, and so is
- * everything when software asks for lines ahead (docs/speed_log.md).
+ * read from end to end, one after the other, in streams far apart: two without, or STREAMS with
+ * software's asking for lines ahead. Which is faster depends on the maker (docs/speed_log.md); the
+ * sums are the same. Neighbouring rows side by side are read at half the speed.
  */
 #define DEFINE_ROWS(name, element_bytes)                                                           \
-    INLINE void tile_##name(size_t R, size_t T, float *y, size_t y_stride, const void *weight,     \
-                            size_t y_apart, size_t n_columns, const float *x, size_t x_stride)     \
+    INLINE void tile_##name(size_t R, size_t T, size_t ahead, float *y, size_t y_stride,           \
+                            const void *weight, size_t y_apart, size_t n_columns, const float *x,  \
+                            size_t x_stride)                                                       \
     {                                                                                              \
-        size_t apart = y_apart * n_columns;                                                        \
-        vec sums[2][CHAINS][MAX_TOKENS];                                                           \
-        UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t c = 0; c < CHAINS; c++)           \
+        size_t apart = y_apart * n_columns, k = 0;                                                 \
+        vec sums[STREAMS][SUMS][MAX_TOKENS];                                                       \
+        UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t c = 0; c < SUMS; c++)             \
             UNROLL for (size_t t = 0; t < T; t++) sums[r][c][t] = v_set(0);                        \
-        size_t k = 0;                                                                              \
-        for (; k + CHAINS * LANES <= n_columns; k += CHAINS * LANES)                               \
-            UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t c = 0; c < CHAINS; c++)       \
+        for (; k + VECTORS * LANES <= n_columns; k += VECTORS * LANES)                             \
+            UNROLL for (size_t r = 0; r < R; r++)                                                  \
             {                                                                                      \
-                size_t at = k + c * LANES;                                                         \
-                vec w = v_chain_##name(element(weight, r * apart + k, element_bytes), c);          \
-                UNROLL for (size_t t = 0; t < T; t++) sums[r][c][t] =                              \
-                    v_fma(w, v_load(x + t * x_stride + at), sums[r][c][t]);                        \
+                const void *at = element(weight, r * apart + k, element_bytes);                    \
+                fetch_ahead(at, VECTORS *LANES *element_bytes, ahead);                             \
+                UNROLL for (size_t c = 0; c < VECTORS; c++)                                        \
+                {                                                                                  \
+                    vec w = v_chain_##name(at, c);                                                 \
+                    UNROLL for (size_t t = 0; t < T; t++) sums[r][c % SUMS][t] =                   \
+                        v_fma(w, v_load(x + t * x_stride + k + c * LANES), sums[r][c % SUMS][t]);  \
+                }                                                                                  \
             }                                                                                      \
         for (; k < n_columns; k += LANES) {                                                        \
             size_t rest = n_columns - k < LANES ? n_columns - k : LANES;                           \
@@ -89,34 +109,46 @@ INLINE const void *element(const void *base, size_t i, size_t element_bytes)
             }                                                                                      \
         }                                                                                          \
         UNROLL for (size_t r = 0; r < R; r++) UNROLL for (size_t t = 0; t < T; t++)                \
-            y[t * y_stride + r * y_apart] += v_sum(                                                \
-                v_add(v_add(sums[r][0][t], sums[r][1][t]), v_add(sums[r][2][t], sums[r][3][t])));  \
+            y[t * y_stride + r * y_apart] += v_sum(v_add(sums[r][0][t], sums[r][1][t]));           \
     }                                                                                              \
     INLINE void row_##name(float *y, size_t y_stride, const void *row, size_t n_columns,           \
-                           const float *x, size_t x_stride, size_t n)                              \
+                           const float *x, size_t x_stride, size_t n, size_t ahead)                \
     {                                                                                              \
         for (; n >= MAX_TOKENS; n -= MAX_TOKENS) {                                                 \
-            tile_##name(1, MAX_TOKENS, y, y_stride, row, 0, n_columns, x, x_stride);               \
+            tile_##name(1, MAX_TOKENS, ahead, y, y_stride, row, 0, n_columns, x, x_stride);        \
             y += MAX_TOKENS * y_stride;                                                            \
             x += MAX_TOKENS * x_stride;                                                            \
         }                                                                                          \
         if (n == 1)                                                                                \
-            tile_##name(1, 1, y, y_stride, row, 0, n_columns, x, x_stride);                        \
+            tile_##name(1, 1, ahead, y, y_stride, row, 0, n_columns, x, x_stride);                 \
         else if (n == 2)                                                                           \
-            tile_##name(1, 2, y, y_stride, row, 0, n_columns, x, x_stride);                        \
+            tile_##name(1, 2, ahead, y, y_stride, row, 0, n_columns, x, x_stride);                 \
         else if (n == 3)                                                                           \
-            tile_##name(1, 3, y, y_stride, row, 0, n_columns, x, x_stride);                        \
+            tile_##name(1, 3, ahead, y, y_stride, row, 0, n_columns, x, x_stride);                 \
+    }                                                                                              \
+    INLINE void stream_##name(size_t S, size_t ahead, float *y, size_t y_stride,                   \
+                              const void *weight, size_t n_rows, size_t n_columns, const float *x, \
+                              size_t x_stride, size_t n)                                           \
+    {                                                                                              \
+        size_t r = 0, part = n == 1 ? n_rows / S : 0;                                              \
+        for (; r < part; r++)                                                                      \
+            tile_##name(S, 1, ahead, y + r, y_stride,                                              \
+                        element(weight, r * n_columns, element_bytes), part, n_columns, x,         \
+                        x_stride);                                                                 \
+        for (r = S * part; r < n_rows; r++)                                                        \
+            row_##name(y + r, y_stride, element(weight, r * n_columns, element_bytes), n_columns,  \
+                       x, x_stride, n, ahead);                                                     \
     }                                                                                              \
     static void rows_##name(float *y, size_t y_stride, const void *weight, size_t n_rows,          \
                             size_t n_columns, const float *x, size_t x_stride, size_t n)           \
     {                                                                                              \
-        size_t r = 0, half = n == 1 ? n_rows / 2 : 0;                                              \
-        for (; r < half; r++)                                                                      \
-            tile_##name(2, 1, y + r, y_stride, element(weight, r * n_columns, element_bytes),      \
-                        half, n_columns, x, x_stride);                                             \
-        for (r = 2 * half; r < n_rows; r++)                                                        \
-            row_##name(y + r, y_stride, element(weight, r * n_columns, element_bytes), n_columns,  \
-                       x, x_stride, n);                                                            \
+        stream_##name(2, 0, y, y_stride, weight, n_rows, n_columns, x, x_stride, n);               \
+    }                                                                                              \
+    static void rows_ahead_##name(float *y, size_t y_stride, const void *weight, size_t n_rows,    \
+                                  size_t n_columns, const float *x, size_t x_stride, size_t n)     \
+    {                                                                                              \
+        stream_##name(STREAMS, AHEAD_BYTES, y, y_stride, weight, n_rows, n_columns, x, x_stride,   \
+                      n);                                                                          \
     }
 
 /* V vectors (a constant) of y, from column k on; the last has `rest` lanes if that is not 0. */
@@ -401,9 +433,11 @@ static float exp_sum(float *x, float shift, size_t n)
               [CF_DTYPE_BF16] = function##_bf16                                                    \
     }
 
-#define KERNELS_SIMD(title)                                                                        \
+/* `way` is empty, or _ahead: how weights are read from memory. */
+#define KERNELS_SIMD(title, way, tiles)                                                            \
     {                                                                                              \
-        .name = title, .rows = EACH_DTYPE(rows), .widen = EACH_DTYPE(widen),                       \
+        .name = title, .may_use_tiles = tiles, .rows = EACH_DTYPE(rows##way),                      \
+        .widen = EACH_DTYPE(widen),                                                                \
         .narrow = {[CF_DTYPE_F32] = narrow_f32, [CF_DTYPE_F16] = narrow_f16},                      \
         .mix = EACH_DTYPE(mix), .read = read_all, .transpose = transpose,                          \
         .layer_norm = layer_norm, .activate = activate, .largest = largest, .exp_sum = exp_sum     \

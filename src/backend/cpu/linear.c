@@ -127,23 +127,86 @@ static void stream_linears(cf_backend_session *session, cf_worker worker, const 
     }
 }
 
-/* Transposes the terms' inputs, one after the other, into session->transposed. */
-static void transpose_inputs(cf_backend_session *session, cf_worker worker,
-                             const cf_linear *linears, size_t n_linears, size_t n)
+/* Where the inputs of products lie, in the orders that suit these, one term after the other. */
+typedef struct inputs {
+    float *transposed; /* [columns][stride of n] */
+    uint16_t *parts;   /* tiles of parts, where tiles multiply the term */
+} inputs;
+
+static inputs inputs_of(const cf_backend_session *session)
 {
-    float *to = session->transposed;
-    size_t stride = cf_cpu_stride(n);
+    return (inputs){session->transposed, (uint16_t *)(void *)session->parts};
+}
+
+/* Goes on to the next term. */
+static void pass_term(inputs *it, const cf_term *term, size_t n)
+{
+    it->transposed += term->input_inner ? 0 : columns_of(term) * cf_cpu_stride(n);
+    it->parts += columns_of(term) * cf_cpu_parts_per_column(n);
+}
+
+/* Whether tiles multiply this term: they take whole ones only. */
+static bool suits_tiles(const cf_backend_session *session, const cf_term *term)
+{
+    return session->model->has_tiles && session->kernels->may_use_tiles &&
+           cf_tiles_weight_parts(term->weight->dtype) > 0 &&
+           (size_t)term->weight->dims[0] % CF_TILE_ROWS == 0 &&
+           columns_of(term) % CF_TILE_COLUMNS == 0;
+}
+
+/* This worker's share of one term's input, a tile's columns at a time. */
+static void arrange_input(const cf_backend_session *session, cf_worker worker, const cf_term *term,
+                          inputs to, size_t n)
+{
+    size_t columns = columns_of(term), stride = cf_cpu_stride(n), step = CF_CPU_TRANSPOSE_COLUMNS;
+    const float *transposed = term->input_inner ? term->input : to.transposed;
+    for (size_t c = worker.index * step; c < columns; c += worker.count * step) {
+        if (!term->input_inner)
+            session->kernels->transpose(to.transposed + c * stride, stride, term->input + c,
+                                        columns, n, columns - c < step ? columns - c : step, false);
+        if (suits_tiles(session, term))
+            cf_tiles_split_input(to.parts + c * CF_TILE_PARTS * CF_TILE_ROWS,
+                                 columns * CF_TILE_PARTS * CF_TILE_ROWS, transposed + c * stride,
+                                 stride, n);
+    }
+}
+
+static void arrange_inputs(cf_backend_session *session, cf_worker worker, const cf_linear *linears,
+                           size_t n_linears, size_t n)
+{
+    inputs to = inputs_of(session);
     for (size_t i = 0; i < n_linears; i++)
         for (size_t j = 0; j < linears[i].n_terms; j++) {
-            const cf_term *term = &linears[i].terms[j];
-            size_t columns = columns_of(term), step = CF_CPU_TRANSPOSE_COLUMNS;
-            if (term->input_inner)
-                continue;
-            for (size_t c = worker.index * step; c < columns; c += worker.count * step)
-                session->kernels->transpose(to + c * stride, stride, term->input + c, columns, n,
-                                            columns - c < step ? columns - c : step, false);
-            to += columns * stride;
+            arrange_input(session, worker, &linears[i].terms[j], to, n);
+            pass_term(&to, &linears[i].terms[j], n);
         }
+}
+
+/* product [rows][stride] += weight rows × input, on tiles, block of columns by block */
+static void multiply_tiles(cf_backend_session *session, cf_worker worker, const cf_term *term,
+                           const uint16_t *parts, range rows, size_t n, float *product)
+{
+    uint16_t *panel = (uint16_t *)(void *)(session->panels +
+                                           worker.index * CF_CPU_PANEL_ROWS * CF_CPU_PANEL_COLUMNS);
+    size_t columns = columns_of(term), count = rows.end - rows.first;
+    cf_dtype dtype = term->weight->dtype;
+    cf_tiles_product it = {.product = product,
+                           .stride = cf_cpu_stride(n),
+                           .weights = panel,
+                           .n_row_tiles = count / CF_TILE_ROWS,
+                           .n_parts = cf_tiles_weight_parts(dtype),
+                           .n_token_tiles = (n + CF_TILE_ROWS - 1) / CF_TILE_ROWS,
+                           .inputs_apart = columns * CF_TILE_PARTS * CF_TILE_ROWS};
+    for (size_t c = 0; c < columns; c += CF_CPU_PANEL_COLUMNS) {
+        size_t width = columns - c < CF_CPU_PANEL_COLUMNS ? columns - c : CF_CPU_PANEL_COLUMNS;
+        for (size_t r = 0; r < count; r++)
+            cf_tiles_split_weights(panel + r / CF_TILE_ROWS * CF_TILE_ROWS * width * it.n_parts +
+                                       r % CF_TILE_ROWS * CF_TILE_COLUMNS,
+                                   weight_at(term, rows.first + r, c), dtype, width);
+        it.inputs = parts + c * CF_TILE_PARTS * CF_TILE_ROWS;
+        it.n_steps = width / CF_TILE_COLUMNS;
+        cf_tiles_multiply(&it);
+    }
 }
 
 /* product [rows][stride] += weight rows × input, block of columns by block */
@@ -178,7 +241,7 @@ static void start_panel(const cf_linear *linear, range rows, size_t n, float *pr
 }
 
 static bool multiply_panel(cf_backend_session *session, cf_worker worker, const cf_linear *linear,
-                           const float *transposed, range rows, size_t n)
+                           inputs from, range rows, size_t n)
 {
     const cf_kernels *kernels = session->kernels;
     size_t count = rows.end - rows.first, stride = cf_cpu_stride(n);
@@ -189,10 +252,12 @@ static bool multiply_panel(cf_backend_session *session, cf_worker worker, const 
     start_panel(linear, rows, n, product);
     for (size_t i = 0; i < linear->n_terms; i++) {
         const cf_term *term = &linear->terms[i];
-        const float *input = term->input_inner ? term->input : transposed;
-        if (!multiply_term(session, worker, term, input, rows, n, product))
+        const float *input = term->input_inner ? term->input : from.transposed;
+        if (suits_tiles(session, term))
+            multiply_tiles(session, worker, term, from.parts, rows, n, product);
+        else if (!multiply_term(session, worker, term, input, rows, n, product))
             return false;
-        transposed += term->input_inner ? 0 : columns_of(term) * stride;
+        pass_term(&from, term, n);
     }
     for (size_t r = 0; linear->activated && r < count; r++)
         kernels->activate(product + r * stride, session->model->neox->shape.activation, n);
@@ -212,21 +277,19 @@ static size_t panel_rows(size_t n_rows)
 static void multiply_linears(cf_backend_session *session, cf_worker worker,
                              const cf_linear *linears, size_t n_linears, size_t n)
 {
-    const float *transposed = session->transposed;
+    inputs from = inputs_of(session);
     size_t claimed = cf_team_claim(&session->team), begin = 0;
     for (size_t i = 0; i < n_linears; i++) {
         size_t n_rows = rows_of(&linears[i]), panel = panel_rows(n_rows);
         size_t n_panels = count_pieces(n_rows, panel);
         for (; claimed < begin + n_panels; claimed = cf_team_claim(&session->team)) {
-            if (!multiply_panel(session, worker, &linears[i], transposed,
+            if (!multiply_panel(session, worker, &linears[i], from,
                                 rows_in(n_rows, panel, claimed - begin), n))
                 atomic_store_explicit(&session->failed, true, memory_order_relaxed);
         }
         begin += n_panels;
         for (size_t j = 0; j < linears[i].n_terms; j++)
-            transposed += linears[i].terms[j].input_inner
-                              ? 0
-                              : columns_of(&linears[i].terms[j]) * cf_cpu_stride(n);
+            pass_term(&from, &linears[i].terms[j], n);
     }
 }
 
@@ -237,7 +300,11 @@ void cf_cpu_linear(cf_backend_session *session, cf_worker worker, const cf_linea
         stream_linears(session, worker, linears, n_linears, n);
         return;
     }
-    transpose_inputs(session, worker, linears, n_linears, n);
-    cf_team_deal(&session->team, worker); /* publishes session->transposed to all panels */
+    arrange_inputs(session, worker, linears, n_linears, n);
+    cf_team_deal(&session->team, worker); /* publishes the arranged inputs to all panels */
+    if (session->model->has_tiles)
+        cf_tiles_begin();
     multiply_linears(session, worker, linears, n_linears, n);
+    if (session->model->has_tiles)
+        cf_tiles_end();
 }

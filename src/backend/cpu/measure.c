@@ -24,11 +24,13 @@ static double read_once(const cf_kernels *kernels, const char *data, size_t n_by
                         int32_t n_threads)
 {
     uint64_t start = cf_clock_ns(), total = 0;
-#pragma omp parallel num_threads(n_threads) reduction(+ : total)
+#pragma omp parallel num_threads(n_threads)
     {
         size_t index = (size_t)omp_get_thread_num(), count = (size_t)omp_get_num_threads();
         size_t share = n_bytes / count / 4096 * 4096;
-        total += kernels->read(data + index * share, share);
+        uint64_t sum = kernels->read(data + index * share, share);
+#pragma omp atomic
+        total += sum;
     }
     double seconds = (double)(cf_clock_ns() - start) * 1e-9;
     /* The sum of nothing but zeros: a use that no compiler can leave out. */
@@ -77,16 +79,19 @@ static double multiply_once(product size, size_t n, size_t stride, const float *
 {
     uint64_t start = cf_clock_ns();
     bool done = true;
-#pragma omp parallel num_threads(n_threads) reduction(&& : done)
+#pragma omp parallel num_threads(n_threads)
     {
         size_t index = (size_t)omp_get_thread_num(), count = (size_t)omp_get_num_threads();
         size_t first = size.rows * index / count, end = size.rows * (index + 1) / count;
         omp_set_num_threads(1);
-        if (first < end)
-            done = cf_blas_multiply(end - first, n, size.columns,
-                                    (cf_matrix){weights + first * size.columns, size.columns},
-                                    (cf_matrix){input, stride}, false, false,
-                                    output + first * stride, stride);
+        if (first < end &&
+            !cf_blas_multiply(end - first, n, size.columns,
+                              (cf_matrix){weights + first * size.columns, size.columns},
+                              (cf_matrix){input, stride}, false, false, output + first * stride,
+                              stride)) {
+#pragma omp atomic write
+            done = false;
+        }
     }
     return done ? (double)(cf_clock_ns() - start) * 1e-9 : INFINITY;
 }

@@ -84,6 +84,7 @@ cf_status cf_cpu_model_create(const cf_neox *neox, const cf_model_options *optio
     CF_TRY(CF_ALLOC(&made, 1, "model", error));
     made->neox = neox;
     made->kernels = cf_kernels_best();
+    made->has_tiles = cf_tiles_granted();
     cf_status status = allocate(made, error);
     if (status != CF_STATUS_OK) {
         cf_cpu_model_free(made);
@@ -91,7 +92,8 @@ cf_status cf_cpu_model_create(const cf_neox *neox, const cf_model_options *optio
     }
     fill_vectors(made);
     fill_frequencies(made);
-    snprintf(made->text, sizeof made->text, "CPU, %s kernels, %d threads", made->kernels->name,
+    snprintf(made->text, sizeof made->text, "CPU, %s kernels%s, %d threads", made->kernels->name,
+             made->has_tiles && made->kernels->may_use_tiles ? ", bfloat16 tiles" : "",
              cf_cpu_count());
     *model = made;
     *text = made->text;

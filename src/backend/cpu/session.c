@@ -47,6 +47,7 @@ static size_t score_stride(const cf_backend_options *options)
     X(cos_sin, N *(size_t)shape->d_rotary)                                                         \
     X(scores, T *score_stride(options))                                                            \
     X(transposed, 2 * cf_cpu_stride(N) * D)                                                        \
+    X(parts, model->has_tiles ? cf_cpu_parts_per_column(N) * (D + (D > F ? D : F)) / 2 : 0)        \
     X(panels, T *CF_CPU_PANEL_ROWS *CF_CPU_PANEL_COLUMNS)                                          \
     X(products, T *CF_CPU_PANEL_ROWS *cf_cpu_stride(N))                                            \
     X(blocks, T *cf_cpu_block_floats(shape))
@@ -118,7 +119,8 @@ void cf_cpu_session_free(cf_backend_session *session)
 
 static cf_status allocate(cf_backend_session *session, cf_error *error)
 {
-    const cf_shape *shape = &session->model->neox->shape;
+    const cf_backend_model *model = session->model;
+    const cf_shape *shape = &model->neox->shape;
     const cf_backend_options *options = &session->options;
     size_t N = options->n_chunk, D = (size_t)shape->d_model;
     size_t F = (size_t)shape->d_ffn, T = (size_t)options->n_threads;
