@@ -468,6 +468,8 @@ typedef struct cf_generate_options {
                           are text like any other */
     bool ignore_eos;   /* the end-of-text tokens are tokens like any other */
     int32_t n_top;     /* alternatives reported with each token: 0 … 64 */
+    size_t n_ahead;    /* tokens that a GPU may choose in one go before they are asked for, which is
+                          faster: other sessions wait for them. 0: one; cf_generate() has no limit */
 } cf_generate_options;
 
 typedef struct cf_alternative {

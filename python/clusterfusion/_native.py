@@ -234,6 +234,7 @@ class cf_generate_options(OptionStruct):
         ("min_tokens", c_size_t),
         ("ignore_eos", c_bool),
         ("n_top", c_int32),
+        ("n_ahead", c_size_t),
     ]
 
 

@@ -28,7 +28,11 @@ SAMPLING_DEFAULTS: dict[str, Any] = {
     "min_p": None,
 }
 
+#: Tokens that a GPU may choose while those before them are used here.
+_N_AHEAD = 256
+
 TokenIds: TypeAlias = "int | Sequence[int]"
+
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -107,6 +111,7 @@ class Request:
             min_tokens=integer("min_new_tokens", min_new_tokens, 0, 2**31 - 1),
             ignore_eos=bool(ignore_eos) or eos_token_id is not None,
             n_top=integer("n_top", n_top, 0, 64),
+            n_ahead=_N_AHEAD,
         )
         self._kept = (bias, stops, stop_ids)
 

@@ -111,6 +111,8 @@ static cf_status prepare(cf_generation *generation, const cf_token *prompt,
     CF_TRY(cf_check_integer("n_top", options.n_top, 0, CF_MAX_TOP, error));
     generation->n_top = (size_t)options.n_top;
     generation->min_tokens = options.min_tokens;
+    generation->ahead.session = generation->session;
+    generation->ahead.most = options.n_ahead > 0 ? options.n_ahead : 1;
     CF_TRY(copy_ends(generation, &options, error));
     int32_t n_vocab = generation->session->model->neox.shape.n_vocab;
     bool may_ban = options.min_tokens > 0 && generation->n_ends > 0;
@@ -155,7 +157,6 @@ cf_status cf_generation_begin(cf_session *session, const cf_tokenizer *tokenizer
         return status;
     }
     reuse_prefix(begun);
-    begun->ahead = (cf_ahead){.session = session, .most = 1};
     *generation = begun;
     return CF_STATUS_OK;
 }

@@ -8,6 +8,9 @@
 
 #define MIN_REUSE 32
 
+/* Tokens that a GPU chooses while this process writes those before; others wait for them. */
+#define N_AHEAD 8
+
 static cf_status no_memory(cf_error *error)
 {
     error->status = CF_STATUS_OUT_OF_MEMORY;
@@ -80,6 +83,7 @@ static cf_status begin(cf_task *task, cf_service *service, cf_session *session, 
         .min_tokens = request->min_tokens,
         .ignore_eos = request->ignore_eos,
         .n_top = request->has_logprobs ? request->n_top : 0,
+        .n_ahead = N_AHEAD,
     };
     return cf_generation_begin(session, service->tokenizer, prompt->ids, prompt->n_ids,
                                request->max_tokens, &options, &task->generation, error);

@@ -19,7 +19,7 @@
 
 enum {
     SAMPLE_BINS_PER_THREAD = CF_DRAW_BINS / N_VECTOR_THREADS,
-    SAMPLE_LOADS = 2, /* under way at once, of a thread */
+    SAMPLE_HELD = 2, /* logits that a thread keeps in registers */
 };
 
 /* In shared memory, where the vectors lie between tokens: see CF_SCHEDULE_SAMPLE_BYTES. */
@@ -85,13 +85,32 @@ static __device__ __forceinline__ void sample_meet(const cf_token_args &args, in
 
 /* ---- Logits ---- */
 
-/* The logits to draw from, and what is known of all of them. */
+/* The logits to draw from: of the block's, each thread has consecutive ones, the first at hand. */
 struct sample_logits {
     const float *values; /* [n_vocab] */
-    own_rows own;        /* of these, the block's */
-    float best, lowest;
-    float unit; /* weights in fixed point: their sum is 2^31 */
+    int32_t begin, end;  /* this thread's ids */
+    float held[SAMPLE_HELD];
+    float best, lowest; /* of all */
+    float unit;         /* weights in fixed point: their sum is 2^31 */
 };
+
+static __device__ __forceinline__ sample_logits sample_take(const cf_token_args &args,
+                                                            const choice_part &all, int thread)
+{
+    own_rows own = block_rows(args);
+    int32_t each = (own.n + N_VECTOR_THREADS - 1) / N_VECTOR_THREADS;
+    int32_t begin = own.first + min(thread * each, own.n);
+    int32_t end = min(begin + each, own.first + own.n);
+    sample_logits logits = {args.choice.seen != NULL ? args.choice.adjusted : args.session.logits,
+                            begin, end};
+#pragma unroll
+    for (int k = 0; k < SAMPLE_HELD; k++)
+        logits.held[k] = begin + k < end ? __ldcg(logits.values + begin + k) : 0;
+    logits.best = all.best;
+    logits.lowest = all.lowest;
+    logits.unit = 0x1p31f / all.weight;
+    return logits;
+}
 
 static __device__ __forceinline__ float sample_weight(const cf_token_args &args,
                                                       const sample_logits &logits, float logit)
@@ -99,23 +118,17 @@ static __device__ __forceinline__ float sample_weight(const cf_token_args &args,
     return choice_weight(args, logit - logits.best);
 }
 
-/* Calls visit(logit, id) for the block's own, several loads under way. */
+/* Calls visit(logit, id) for the thread's own, in the order of ids. */
 template <class visitor>
-static __device__ __forceinline__ void sample_each(const sample_logits &logits, int thread,
-                                                   visitor visit)
+static __device__ __forceinline__ void sample_each(const sample_logits &logits, visitor visit)
 {
-    int32_t end = logits.own.first + logits.own.n;
+#pragma unroll
+    for (int k = 0; k < SAMPLE_HELD; k++)
+        if (logits.begin + k < logits.end)
+            visit(logits.held[k], logits.begin + k);
 #pragma unroll 1
-    for (int32_t id = logits.own.first + thread; id < end; id += SAMPLE_LOADS * N_VECTOR_THREADS) {
-        float v[SAMPLE_LOADS];
-#pragma unroll
-        for (int k = 0; k < SAMPLE_LOADS; k++)
-            v[k] = __ldcg(logits.values + min(id + k * N_VECTOR_THREADS, end - 1));
-#pragma unroll
-        for (int k = 0; k < SAMPLE_LOADS; k++)
-            if (id + k * N_VECTOR_THREADS < end)
-                visit(v[k], id + k * N_VECTOR_THREADS);
-    }
+    for (int32_t id = logits.begin + SAMPLE_HELD; id < logits.end; id++)
+        visit(__ldcg(logits.values + id), id);
 }
 
 static __device__ __forceinline__ bool sample_is_kept(const sample_space &space, float logit,
@@ -161,7 +174,7 @@ static __device__ __forceinline__ void fill_bins(const cf_token_args &args,
 {
     sample_space &space = sample_shared(args);
     cf_draw_round *round = sample_round(args);
-    sample_each(logits, thread, [&](float logit, int32_t id) {
+    sample_each(logits, [&](float logit, int32_t id) {
         if (interval.holds(logit) && sample_is_kept(space, logit, id))
             atomicAdd(&round->bins[interval.bin(logit)],
                       sample_amount(args, logits, by_weight, logit));
@@ -232,7 +245,7 @@ static __device__ __forceinline__ void collect(const cf_token_args &args,
     sample_space &space = sample_shared(args);
     cf_draw_round *round = sample_round(args);
     cf_draw_member *members = args.session.draw->members;
-    sample_each(logits, thread, [&](float logit, int32_t id) {
+    sample_each(logits, [&](float logit, int32_t id) {
         if (!interval.holds(logit) || interval.bin(logit) != space.bin ||
             !sample_is_kept(space, logit, id))
             return;
@@ -291,7 +304,7 @@ static __device__ __forceinline__ void find_extremes(const cf_token_args &args,
 {
     sample_space &space = sample_shared(args);
     cf_draw_round *round = sample_round(args);
-    sample_each(logits, thread, [&](float logit, int32_t id) {
+    sample_each(logits, [&](float logit, int32_t id) {
         if (!interval.holds(logit) || interval.bin(logit) != space.bin ||
             !sample_is_kept(space, logit, id))
             return;
@@ -370,12 +383,8 @@ static __device__ __forceinline__ int32_t find_in_order(const cf_token_args &arg
                                                         measure amount, int thread)
 {
     sample_space &space = sample_shared(args);
-    int32_t each = (logits.own.n + N_VECTOR_THREADS - 1) / N_VECTOR_THREADS;
-    int32_t begin = logits.own.first + min(thread * each, logits.own.n);
-    int32_t end = min(begin + each, logits.own.first + logits.own.n);
     double own = 0, total;
-    for (int32_t id = begin; id < end; id++)
-        own += (double)amount(__ldcg(logits.values + id), id);
+    sample_each(logits, [&](float logit, int32_t id) { own += (double)amount(logit, id); });
     double before = sum_threads(space, own, thread, total);
     cf_draw_round *round = sample_round(args);
     if (thread == 0) {
@@ -391,12 +400,12 @@ static __device__ __forceinline__ int32_t find_in_order(const cf_token_args &arg
     sample_sync(); /* publishes the owner */
     round = sample_round(args);
     if (space.owner == (int32_t)blockIdx.x) {
-        for (int32_t id = begin; id < end; id++) {
-            float here = amount(__ldcg(logits.values + id), id);
+        sample_each(logits, [&](float logit, int32_t id) {
+            float here = amount(logit, id);
             if (here > 0 && before <= space.target)
                 atomicMax_block(&space.drawn, id);
             before += (double)here;
-        }
+        });
         sample_sync(); /* gathers the threads' last ids */
         if (thread == 0)
             round->drawn = (uint32_t)space.drawn + 1;
@@ -480,8 +489,7 @@ static __device__ __forceinline__ int32_t sample_token(const cf_token_args &args
 {
     const cf_token_choice &choice = args.choice;
     sample_space &space = sample_shared(args);
-    sample_logits logits = {choice.seen != NULL ? choice.adjusted : args.session.logits,
-                            block_rows(args), all.best, all.lowest, 0x1p31f / all.weight};
+    sample_logits logits = sample_take(args, all, thread);
     if (thread == 0) {
         space.limit = -FLT_MAX;
         space.limit_id = INT32_MAX;
