@@ -89,9 +89,11 @@ static bool check_request_line(span line, facts *found, cf_fault *fault)
     return true;
 }
 
-/* The HTTP library wants nothing after the digits. */
+/* White space after the digits would be HTTP, but the library behind this takes none. */
 static bool check_length(span value, facts *found, cf_fault *fault)
 {
+    if (trim(value).n < value.n)
+        return wrong(fault, "Content-Length has white space after its number");
     for (size_t i = 0; i < value.n; i++)
         if (!isdigit((unsigned char)value.data[i]))
             return wrong(fault, "Content-Length is not a number");

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- Replies ---- */
 
@@ -176,10 +177,23 @@ static bool matches(const cf_route *route, const char *path)
                             : strcmp(path, route->path) == 0;
 }
 
-const cf_route *cf_route_find(const char *method, const char *path, const char **tail,
+/* The path of a target in absolute form, http://host/path, which RFC 9112 wants taken too. */
+static const char *path_of(const char *target)
+{
+    size_t n_scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                      : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                                : 0;
+    if (n_scheme == 0)
+        return target;
+    const char *path = strchr(target + n_scheme, '/');
+    return path != NULL ? path : "/";
+}
+
+const cf_route *cf_route_find(const char *method, const char *target, const char **tail,
                               const char **allow, cf_fault *fault)
 {
     *allow = NULL;
+    const char *path = path_of(target);
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (!matches(&routes[i], path))

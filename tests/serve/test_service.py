@@ -111,7 +111,9 @@ def test_any_origin_may_ask(server):
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "x-own" in answer.headers["access-control-allow-headers"]
     for path in ("/v1/models", "/nothing"):
-        assert server.get(path).headers["access-control-allow-origin"] == "*"
+        headers = server.get(path).headers
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-expose-headers"] == "Retry-After"
 
 
 def test_a_key_is_asked_for_if_one_is_set(serve):
