@@ -185,7 +185,7 @@ static enum MHD_Result send_job(exchange *it)
     if (it->job->is_gone)
         return MHD_NO;
     cf_reply reply = {0};
-    cf_reply_job(it->http->service, it->job, &reply);
+    cf_reply_job(it->job, &reply);
     return send_reply(it, &reply);
 }
 

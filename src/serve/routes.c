@@ -29,7 +29,7 @@ void cf_reply_free(cf_reply *reply)
     *reply = (cf_reply){0};
 }
 
-void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply)
+void cf_reply_job(const cf_job *job, cf_reply *reply)
 {
     if (job->fault.http != 0) {
         cf_reply_fault(reply, &job->fault);
@@ -37,7 +37,7 @@ void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply)
     }
     reply->http = 200;
     reply->content_type = "application/json";
-    cf_response_whole(service, job, &reply->body);
+    cf_response_whole(job, &reply->body);
 }
 
 /* ---- Completions ---- */
@@ -47,10 +47,13 @@ static void submit(cf_service *service, cf_request *request, cf_reply *reply)
 {
     cf_fault fault = {0};
     cf_job *job = cf_job_create(request, &fault);
-    if (job != NULL && cf_worker_submit(service->worker, job, &fault)) {
+    bool is_open = job != NULL && cf_response_open(service, job);
+    if (is_open && cf_worker_submit(service->worker, job, &fault)) {
         reply->job = job;
         return;
     }
+    if (job != NULL && !is_open)
+        cf_fault_set(&fault, 503, NULL, "out_of_memory", "not enough memory for the answer");
     cf_job_free(job);
     cf_reply_fault(reply, &fault);
 }

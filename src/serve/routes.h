@@ -38,7 +38,7 @@ const cf_route *cf_route_find(const char *method, const char *target, const char
 void cf_reply_fault(cf_reply *reply, const cf_fault *fault);
 
 /* The answer of a finished job that is not streamed. */
-void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply);
+void cf_reply_job(const cf_job *job, cf_reply *reply);
 
 void cf_reply_free(cf_reply *reply);
 

@@ -91,7 +91,7 @@ static void finish_job(cf_worker *worker, cf_job *job)
     worker->n_unfinished--;
     job->is_finished = true;
     if (job->request.stream && !job->is_gone)
-        cf_response_end(worker->service, job, &job->output);
+        cf_response_end(job, &job->output);
     if (job->n_begun == 0)
         atomic_fetch_sub(&metrics->waiting, 1);
     atomic_fetch_add(&metrics->reused_tokens, job->n_reused);
