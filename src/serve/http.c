@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "serve/front.h"
+#include "serve/head.h"
 #include "serve/routes.h"
 #include "serve/visits.h"
 #include "serve/worker.h"
@@ -284,8 +285,37 @@ static bool is_hesitant(const exchange *it)
     return header != NULL && strcasecmp(header, "100-continue") == 0;
 }
 
+/* A head under way: what its fields said, and what is wrong with them. */
+typedef struct head_check {
+    cf_head_facts facts;
+    cf_fault *fault;
+} head_check;
+
+static enum MHD_Result check_field(void *user, enum MHD_ValueKind kind, const char *name,
+                                   size_t n_name, const char *value, size_t n_value)
+{
+    (void)kind;
+    head_check *check = user;
+    return cf_head_field(&check->facts, name, n_name, value != NULL ? value : "", n_value,
+                         check->fault)
+               ? MHD_YES
+               : MHD_NO;
+}
+
+/*
+ * The front has seen the first head of a connection only, and the library takes more for HTTP than
+ * it is. False: where the body ends may then be anybody's guess.
+ */
+static bool check_fields(exchange *it, const char *version)
+{
+    head_check check = {.fault = &it->fault};
+    check.facts.is_http_1_0 = strcmp(version, "HTTP/1.0") == 0;
+    MHD_get_connection_values_n(it->connection, MHD_HEADER_KIND, check_field, &check);
+    return it->fault.http == 0 && cf_head_end(&check.facts, &it->fault);
+}
+
 static enum MHD_Result begin(cf_http *http, struct MHD_Connection *connection, const char *path,
-                             const char *method, void **context)
+                             const char *method, const char *version, void **context)
 {
     exchange *it = calloc(1, sizeof *it);
     if (it == NULL)
@@ -294,10 +324,13 @@ static enum MHD_Result begin(cf_http *http, struct MHD_Connection *connection, c
     it->http = http;
     it->connection = connection;
     cf_visits_expect(&http->visits, visit_of(connection));
-    check_head(it, method, path);
+    bool is_clear = check_fields(it, version);
+    if (is_clear)
+        check_head(it, method, path);
     /* An answer before the body is read closes the connection, and a client that sends it all the
      * same may never see the answer. */
-    it->is_early = it->fault.http != 0 && (is_hesitant(it) || declared_length(it) > DISCARD_BYTES);
+    it->is_early = it->fault.http != 0 &&
+                   (!is_clear || is_hesitant(it) || declared_length(it) > DISCARD_BYTES);
     return it->is_early ? send_fault(it, &it->fault) : MHD_YES;
 }
 
@@ -356,10 +389,9 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
                                   const char *method, const char *version, const char *data,
                                   size_t *n_data, void **context)
 {
-    (void)version;
     exchange *it = *context;
     if (it == NULL)
-        return begin(user, connection, path, method, context);
+        return begin(user, connection, path, method, version, context);
     if (*n_data > 0) {
         enum MHD_Result result = receive(it, data, *n_data);
         *n_data = 0;

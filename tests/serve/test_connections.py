@@ -120,6 +120,34 @@ def test_what_is_no_http_is_refused(server, data):
     assert refused(server, data) == (400, "invalid_http")
 
 
+# After a good request, what the HTTP library leaves for the server to see, and what it mends.
+SEEN = ("a method", "no host", "two hosts", "a space in a name", "a return alone", "two lengths",
+        "a length and chunks", "an unknown coding")
+MENDED = ("two spaces", "no name", "a folded header", "a zero byte")
+
+
+@pytest.mark.parametrize("name", NO_HTTP)
+@pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "later"])
+def test_what_is_no_http_after_a_good_request_is_not_taken_for_it(server, name, ahead):
+    good, first = GET + b"\r\n", b'{"status":"ok"}'
+    with connect(server) as connection:
+        connection.sendall(good + NO_HTTP[name] if ahead else good)
+        answer = b""
+        while first not in answer:
+            answer += connection.recv(65536)
+        if not ahead:
+            connection.sendall(NO_HTTP[name])
+        connection.shutdown(socket.SHUT_WR)
+        second = (answer + receive_all(connection)).split(first)[1]
+    if name in SEEN:
+        head, _, body = second.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 40") and b"\r\nConnection: close" in head
+        assert json.loads(body)["error"]["code"] in ("invalid_http", "method_not_allowed")
+    elif name not in MENDED:
+        assert not second or second.split()[1] in (b"400", b"505")
+    check_alive(server)
+
+
 @pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_what_is_too_large_is_refused(server, data):
     status, code = refused(server, data)
