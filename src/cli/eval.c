@@ -79,7 +79,7 @@ typedef struct evaluation {
     cf_questions questions;
     cf_checkpoints checkpoints;
     cf_eval_row *rows;
-    size_t n_rows;
+    size_t n_rows, n_measured;
     int code; /* what the program will end with */
 } evaluation;
 
@@ -171,22 +171,33 @@ static cf_status open_and_measure(const evaluation *self, const char *path, cf_e
     return status;
 }
 
-/* A checkpoint that fails is reported and left out; false if the others must not be tried. */
-static bool evaluate_one(evaluation *self, size_t index)
+/* A checkpoint that fails is reported and has no results; false if the others must not be tried. */
+static bool report_failure(evaluation *self, cf_eval_row *row)
 {
-    cf_error error;
-    cf_eval_row *row = &self->rows[self->n_rows];
-    *row = (cf_eval_row){.model = self->checkpoints.items[index].name};
-    if (open_and_measure(self, self->checkpoints.items[index].path, row, &error) == CF_STATUS_OK) {
-        if (self->args->format == CF_EVAL_CSV)
-            cf_eval_print_csv_row(self->args, row, self->n_rows == 0);
-        self->n_rows++;
-        return self->args->format != CF_EVAL_CSV || cf_output_flush();
-    }
-    if (error.status != CF_STATUS_CANCELLED && self->checkpoints.n > 1)
+    cf_error error = row->error;
+    bool is_cancelled = error.status == CF_STATUS_CANCELLED;
+    row->hash[0] = 0;
+    self->n_rows += !is_cancelled;
+    if (!is_cancelled && self->checkpoints.n > 1)
         cf_fail_within(&error, error.status, row->model);
     self->code = cf_report_error(&error);
-    return error.status != CF_STATUS_CANCELLED;
+    return !is_cancelled;
+}
+
+static bool evaluate_one(evaluation *self, size_t index)
+{
+    cf_eval_row *row = &self->rows[self->n_rows];
+    *row = (cf_eval_row){.model = self->checkpoints.items[index].name};
+    if (open_and_measure(self, self->checkpoints.items[index].path, row, &row->error) !=
+        CF_STATUS_OK)
+        return report_failure(self, row);
+    row->error.status = CF_STATUS_OK;
+    self->n_rows++;
+    self->n_measured++;
+    if (self->args->format != CF_EVAL_CSV)
+        return true;
+    cf_eval_print_csv_row(self->args, row, self->n_measured == 1);
+    return cf_output_flush();
 }
 
 static cf_status read_input(evaluation *self, cf_error *error)
@@ -212,6 +223,8 @@ static cf_status evaluate_all(evaluation *self, cf_error *error)
         if (!evaluate_one(self, i))
             break;
     }
+    if (args->format == CF_EVAL_TABLE && self->n_measured == 0)
+        return CF_STATUS_OK;
     return cf_eval_print(args, self->rows, self->n_rows, error);
 }
 
@@ -271,8 +284,9 @@ const cf_command cf_command_eval = {
         "the choice. A context too long for the window loses its beginning.\n"
         "\n"
         "After ± stands the standard error of the mean, over tokens or questions, as if\n"
-        "they were independent. A checkpoint that fails is reported and left out, and the\n"
-        "exit code is 1. Two checkpoints with the same weights are warned of.\n",
+        "they were independent. A checkpoint that fails is reported, left out of the\n"
+        "table and listed as failed in JSON, and the exit code is 1. Two checkpoints with the same "
+        "weights are warned of.\n",
     .options = eval_options,
     .examples = "  clusterfusion eval --file book.txt\n"
                 "  clusterfusion eval -m pythia-70m -m pythia-160m --tasks questions.jsonl\n"

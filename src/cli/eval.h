@@ -44,6 +44,7 @@ typedef struct cf_tasks_result {
 typedef struct cf_eval_row {
     const char *model; /* as the command line or the folder names it */
     char hash[33];     /* "": not asked for, or not to be had */
+    cf_error error;    /* what it failed of; the rest is then not known */
     cf_text_result text;
     cf_tasks_result tasks;
 } cf_eval_row;

@@ -18,6 +18,11 @@ static void pad(int n)
     printf("%*s", n > 0 ? n : 0, "");
 }
 
+static bool is_measured(const cf_eval_row *row)
+{
+    return row->error.status == CF_STATUS_OK;
+}
+
 /* "12.34 ± 0.05", to the right of `columns`; without an error where there is none. */
 static void print_estimate(cf_estimate value, double scale, int digits, int columns)
 {
@@ -51,8 +56,10 @@ static void print_tasks_row(const cf_tasks_result *result)
 static void print_table(const cf_eval_args *args, const cf_eval_row *rows, size_t n)
 {
     int columns = (int)sizeof "model" - 1;
-    for (size_t i = 0; i < n; i++)
-        columns = width(rows[i].model) > columns ? width(rows[i].model) : columns;
+    for (size_t i = 0; i < n; i++) {
+        if (is_measured(&rows[i]) && width(rows[i].model) > columns)
+            columns = width(rows[i].model);
+    }
     printf("%-*s  %-8s  ", columns, "model", "weights");
     if (args->file != NULL)
         printf("%9s%17s%21s  %9s  %13s\n", "tokens", "nats a token", "perplexity", "bits/byte",
@@ -60,6 +67,8 @@ static void print_table(const cf_eval_args *args, const cf_eval_row *rows, size_
     else
         printf("%9s%17s%17s%17s\n", "questions", "acc %", "acc_norm %", "acc_bytes %");
     for (size_t i = 0; i < n; i++) {
+        if (!is_measured(&rows[i]))
+            continue;
         fputs(rows[i].model, stdout);
         pad(columns - width(rows[i].model));
         printf("  %-8.8s", rows[i].hash[0] != 0 ? rows[i].hash : "-");
@@ -160,18 +169,29 @@ static json_t *make_row(const cf_eval_args *args, const cf_eval_row *row)
     return object;
 }
 
+static json_t *make_failure(const cf_eval_row *row)
+{
+    return json_pack("{s:o, s:o}", "model", cf_json_path(row->model), "error",
+                     cf_json_path(row->error.message));
+}
+
 static json_t *make_json(const cf_eval_args *args, const cf_eval_row *rows, size_t n)
 {
-    json_t *results = json_array();
+    json_t *results = json_array(), *failed = json_array();
     for (size_t i = 0; i < n; i++) {
-        if (json_array_append_new(results, make_row(args, &rows[i])) != 0) {
+        bool is_fine = is_measured(&rows[i]);
+        if (json_array_append_new(is_fine ? results : failed,
+                                  is_fine ? make_row(args, &rows[i]) : make_failure(&rows[i])) !=
+            0) {
             json_decref(results);
+            json_decref(failed);
             return NULL;
         }
     }
     const char *kind = args->file != NULL ? "file" : "tasks";
     const char *path = args->file != NULL ? args->file : args->tasks;
-    return json_pack("{s:o, s:o}", kind, cf_json_path(path), "results", results);
+    return json_pack("{s:o, s:o, s:o}", kind, cf_json_path(path), "results", results, "failed",
+                     failed);
 }
 
 cf_status cf_eval_print(const cf_eval_args *args, const cf_eval_row *rows, size_t n,
@@ -179,7 +199,7 @@ cf_status cf_eval_print(const cf_eval_args *args, const cf_eval_row *rows, size_
 {
     if (args->format == CF_EVAL_JSON)
         return cf_json_print(make_json(args, rows, n), error);
-    if (args->format == CF_EVAL_TABLE && n > 0)
+    if (args->format == CF_EVAL_TABLE)
         print_table(args, rows, n);
     return CF_STATUS_OK;
 }

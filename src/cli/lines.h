@@ -28,8 +28,9 @@ typedef cf_status (*cf_lines_whole_fn)(void *user, const cf_bytes *input, cf_err
 typedef cf_status (*cf_lines_value_fn)(void *user, const json_t *value, cf_error *error);
 
 /*
- * Reads the input and gives it to `on_whole`, or each line's value to `on_value`. Stops at the
- * first failure, whose message begins with the line's number.
+ * Reads the input and gives it to `on_whole`, or each line's value to `on_value`. Empty lines at
+ * the end and a byte order mark at the beginning of lines are nothing. Stops at the first failure,
+ * whose message begins with the line's number.
  */
 cf_status cf_lines_process(const cf_lines_args *args, cf_lines_whole_fn on_whole,
                            cf_lines_value_fn on_value, void *user, cf_error *error);

@@ -59,15 +59,26 @@ bool cf_field_real(const json_t *object, const char *name, double min, double ma
     return true;
 }
 
+/* A number out of bounds is JSON all the same, but no parser's number: its field is not known. */
+static bool refuse_text(const json_error_t *wrong, cf_fault *fault)
+{
+    if (json_error_code(wrong) == json_error_numeric_overflow)
+        return cf_fault_set(fault, 400, NULL, "invalid_value",
+                            "line %d, column %d: expected integers of 64 bits and reals of double "
+                            "precision, found a larger number",
+                            wrong->line, wrong->column);
+    return cf_fault_set(fault, 400, NULL, "invalid_json",
+                        "the body is not JSON: line %d, column %d: %s", wrong->line, wrong->column,
+                        wrong->text);
+}
+
 json_t *cf_body_parse(const char *body, size_t n_bytes, cf_fault *fault)
 {
     json_error_t wrong;
     json_t *root = json_loadb(n_bytes > 0 ? body : "", n_bytes,
                               JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &wrong);
     if (root == NULL) {
-        cf_fault_set(fault, 400, NULL, "invalid_json",
-                     "the body is not JSON: line %d, column %d: %s", wrong.line, wrong.column,
-                     wrong.text);
+        refuse_text(&wrong, fault);
         return NULL;
     }
     if (json_is_object(root))

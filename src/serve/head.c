@@ -12,13 +12,6 @@ typedef struct span {
     size_t n;
 } span;
 
-/* What the fields so far have said. */
-typedef struct facts {
-    size_t n_fields;
-    bool is_http_1_0, has_host, has_length, has_coding;
-    span length;
-} facts;
-
 static bool wrong(cf_fault *fault, const char *what)
 {
     return cf_fault_set(fault, 400, NULL, "invalid_http", "the request is not HTTP/1.1: %s", what);
@@ -76,7 +69,7 @@ static span cut(span *rest, char mark)
     return before;
 }
 
-static bool check_request_line(span line, facts *found, cf_fault *fault)
+static bool check_request_line(span line, cf_head_facts *found, cf_fault *fault)
 {
     span method = cut(&line, ' '), target = cut(&line, ' ');
     if (method.data == NULL || target.data == NULL || !is_token(method))
@@ -89,29 +82,28 @@ static bool check_request_line(span line, facts *found, cf_fault *fault)
     return true;
 }
 
-/* The HTTP library wants nothing after the digits. */
-static bool check_length(span value, facts *found, cf_fault *fault)
+/* White space after the digits would be HTTP, but the library behind this takes none. */
+static bool check_length(span value, cf_head_facts *found, cf_fault *fault)
 {
+    if (trim(value).n < value.n)
+        return wrong(fault, "Content-Length has white space after its number");
     for (size_t i = 0; i < value.n; i++)
         if (!isdigit((unsigned char)value.data[i]))
             return wrong(fault, "Content-Length is not a number");
     if (value.n == 0)
         return wrong(fault, "Content-Length is not a number");
-    if (found->has_length &&
-        (value.n != found->length.n || memcmp(value.data, found->length.data, value.n) != 0))
+    if (found->length != NULL &&
+        (value.n != found->n_length || memcmp(value.data, found->length, value.n) != 0))
         return wrong(fault, "it has two values of Content-Length");
-    found->has_length = true;
-    found->length = value;
+    found->length = value.data;
+    found->n_length = value.n;
     return value.n <= MAX_DIGITS ||
            cf_fault_set(fault, 413, NULL, "body_too_large", "a body of %.*s bytes",
                         (int)(value.n < 40 ? value.n : 40), value.data);
 }
 
-static bool check_field(span line, facts *found, cf_fault *fault)
+static bool check_field(span name, span value, cf_head_facts *found, cf_fault *fault)
 {
-    if (*line.data == ' ' || *line.data == '\t')
-        return wrong(fault, "a header goes on in the next line");
-    span name = cut(&line, ':'), value = trim_front(line);
     if (name.data == NULL || !is_token(name))
         return wrong(fault, "expected NAME: VALUE in each header");
     if (!is_text(value))
@@ -133,13 +125,27 @@ static bool check_field(span line, facts *found, cf_fault *fault)
     return true;
 }
 
-static bool check_end(const facts *found, cf_fault *fault)
+bool cf_head_field(cf_head_facts *found, const char *name, size_t n_name, const char *value,
+                   size_t n_value, cf_fault *fault)
+{
+    return check_field((span){name, n_name}, (span){value, n_value}, found, fault);
+}
+
+static bool check_line(span line, cf_head_facts *found, cf_fault *fault)
+{
+    if (*line.data == ' ' || *line.data == '\t')
+        return wrong(fault, "a header goes on in the next line");
+    span name = cut(&line, ':');
+    return check_field(name, trim_front(line), found, fault);
+}
+
+bool cf_head_end(const cf_head_facts *found, cf_fault *fault)
 {
     if (!found->has_host && !found->is_http_1_0)
         return wrong(fault, "it has no header Host");
     if (found->has_coding && found->is_http_1_0)
         return wrong(fault, "HTTP/1.0 has no Transfer-Encoding");
-    if (found->has_coding && found->has_length)
+    if (found->has_coding && found->length != NULL)
         return wrong(fault, "it has both Content-Length and Transfer-Encoding");
     return true;
 }
@@ -156,7 +162,7 @@ static bool check_beginning(span rest, cf_fault *fault)
 cf_head cf_head_check(const char *data, size_t n_bytes, cf_fault *fault)
 {
     span rest = {data, n_bytes};
-    facts found = {0};
+    cf_head_facts found = {0};
     bool is_first = true;
     for (span line; (line = cut(&rest, '\n')).data != NULL;) {
         if (line.n > 0 && line.data[line.n - 1] == '\r')
@@ -165,9 +171,9 @@ cf_head cf_head_check(const char *data, size_t n_bytes, cf_fault *fault)
         if (line.n > 0 && is_first)
             is_fine = check_request_line(line, &found, fault);
         else if (line.n > 0)
-            is_fine = check_field(line, &found, fault);
+            is_fine = check_line(line, &found, fault);
         else if (!is_first) /* empty lines before a request are nothing */
-            return check_end(&found, fault) ? CF_HEAD_WHOLE : CF_HEAD_WRONG;
+            return cf_head_end(&found, fault) ? CF_HEAD_WHOLE : CF_HEAD_WRONG;
         if (!is_fine)
             return CF_HEAD_WRONG;
         is_first = is_first && line.n == 0;

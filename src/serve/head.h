@@ -21,4 +21,20 @@ typedef enum cf_head {
  */
 cf_head cf_head_check(const char *data, size_t n_bytes, cf_fault *fault);
 
+/* What the fields of a head have said so far. Zeroed: there were none, and it is HTTP/1.1. */
+typedef struct cf_head_facts {
+    size_t n_fields;
+    bool is_http_1_0, has_host, has_coding;
+    const char *length; /* of the body, as the head has it; NULL: none */
+    size_t n_length;
+} cf_head_facts;
+
+/*
+ * The same check for a head that somebody else has taken apart: field by field, `value` without the
+ * white space before it, and at the end. What they point to must stay until then.
+ */
+bool cf_head_field(cf_head_facts *found, const char *name, size_t n_name, const char *value,
+                   size_t n_value, cf_fault *fault);
+bool cf_head_end(const cf_head_facts *found, cf_fault *fault);
+
 #endif

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "serve/front.h"
+#include "serve/head.h"
 #include "serve/routes.h"
 #include "serve/visits.h"
 #include "serve/worker.h"
@@ -11,6 +12,7 @@
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -47,6 +49,7 @@ typedef struct exchange {
     cf_fault fault; /* found before the body was read */
     const char *allow;
     bool is_preflight;
+    bool is_early; /* answered before the body was read */
     cf_job *job;
 } exchange;
 
@@ -91,6 +94,7 @@ static void enter(cf_http *http, struct MHD_Connection *connection, void **conte
 static void add_cors(exchange *it, struct MHD_Response *response)
 {
     MHD_add_response_header(response, "Access-Control-Allow-Origin", "*");
+    MHD_add_response_header(response, "Access-Control-Expose-Headers", "Retry-After");
     if (!it->is_preflight)
         return;
     const char *wanted = MHD_lookup_connection_value(it->connection, MHD_HEADER_KIND,
@@ -114,7 +118,7 @@ static enum MHD_Result send_response(exchange *it, int http, const char *content
     if (http == 405 && it->allow != NULL)
         MHD_add_response_header(response, "Allow", it->allow);
     /* What a client that sends wrong requests sends next may be no request at all. */
-    if (http == 400 || http == 404 || http == 405 || http == 413)
+    if (http == 400 || http == 404 || http == 405 || http == 413 || it->is_early)
         MHD_add_response_header(response, "Connection", "close");
     if (http == 429 || http == 503)
         MHD_add_response_header(response, "Retry-After", "1");
@@ -182,11 +186,34 @@ static enum MHD_Result send_job(exchange *it)
     if (it->job->is_gone)
         return MHD_NO;
     cf_reply reply = {0};
-    cf_reply_job(it->http->service, it->job, &reply);
+    cf_reply_job(it->job, &reply);
     return send_reply(it, &reply);
 }
 
 /* ---- Requests ---- */
+
+static int digit_of(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    char letter = (char)(c | 0x20);
+    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+}
+
+/* Decodes %XX in place. A zero byte would end the text: no path has one, so it stays as it is. */
+static size_t unescape(void *user, struct MHD_Connection *connection, char *text)
+{
+    (void)user, (void)connection;
+    char *end = text;
+    for (const char *c = text; *c != 0; c++) {
+        int high = *c == '%' ? digit_of(c[1]) : -1, low = high >= 0 ? digit_of(c[2]) : -1;
+        bool is_byte = low >= 0 && high + low > 0;
+        *end++ = is_byte ? (char)(high << 4 | low) : *c;
+        c += is_byte ? 2 : 0;
+    }
+    *end = 0;
+    return (size_t)(end - text);
+}
 
 /* Takes as long whatever the key is that was sent, but for its length. */
 static bool is_key(const char *sent, const char *key)
@@ -214,9 +241,17 @@ static bool check_key(exchange *it)
 
 static bool refuse_length(exchange *it, unsigned long long n_bytes)
 {
-    return cf_fault_set(
-        &it->fault, 413, NULL, "body_too_large", "a body of %s%llu bytes, at most %zu are taken",
-        n_bytes > it->n_received ? "" : "more than ", n_bytes, it->http->service->max_body_bytes);
+    return cf_fault_set(&it->fault, 413, NULL, "body_too_large",
+                        "a body of %llu bytes, at most %zu are taken", n_bytes,
+                        it->http->service->max_body_bytes);
+}
+
+/* A chunked body's length is known at its end only. */
+static bool refuse_growth(exchange *it)
+{
+    return cf_fault_set(&it->fault, 413, NULL, "body_too_large",
+                        "the body goes on after the %zu bytes that are taken",
+                        it->http->service->max_body_bytes);
 }
 
 /* libmicrohttpd has checked that it is a number. */
@@ -243,8 +278,44 @@ static void check_head(exchange *it, const char *method, const char *path)
         refuse_length(it, length);
 }
 
+/* Whether the client waits to be asked for the body. */
+static bool is_hesitant(const exchange *it)
+{
+    const char *header = MHD_lookup_connection_value(it->connection, MHD_HEADER_KIND, "Expect");
+    return header != NULL && strcasecmp(header, "100-continue") == 0;
+}
+
+/* A head under way: what its fields said, and what is wrong with them. */
+typedef struct head_check {
+    cf_head_facts facts;
+    cf_fault *fault;
+} head_check;
+
+static enum MHD_Result check_field(void *user, enum MHD_ValueKind kind, const char *name,
+                                   size_t n_name, const char *value, size_t n_value)
+{
+    (void)kind;
+    head_check *check = user;
+    return cf_head_field(&check->facts, name, n_name, value != NULL ? value : "", n_value,
+                         check->fault)
+               ? MHD_YES
+               : MHD_NO;
+}
+
+/*
+ * The front has seen the first head of a connection only, and the library takes more for HTTP than
+ * it is. False: where the body ends may then be anybody's guess.
+ */
+static bool check_fields(exchange *it, const char *version)
+{
+    head_check check = {.fault = &it->fault};
+    check.facts.is_http_1_0 = strcmp(version, "HTTP/1.0") == 0;
+    MHD_get_connection_values_n(it->connection, MHD_HEADER_KIND, check_field, &check);
+    return it->fault.http == 0 && cf_head_end(&check.facts, &it->fault);
+}
+
 static enum MHD_Result begin(cf_http *http, struct MHD_Connection *connection, const char *path,
-                             const char *method, void **context)
+                             const char *method, const char *version, void **context)
 {
     exchange *it = calloc(1, sizeof *it);
     if (it == NULL)
@@ -253,11 +324,14 @@ static enum MHD_Result begin(cf_http *http, struct MHD_Connection *connection, c
     it->http = http;
     it->connection = connection;
     cf_visits_expect(&http->visits, visit_of(connection));
-    check_head(it, method, path);
-    /* An answer before the body is read closes the connection, and the client may never see it. */
-    if (it->fault.http != 0 && declared_length(it) > DISCARD_BYTES)
-        return send_fault(it, &it->fault);
-    return MHD_YES;
+    bool is_clear = check_fields(it, version);
+    if (is_clear)
+        check_head(it, method, path);
+    /* An answer before the body is read closes the connection, and a client that sends it all the
+     * same may never see the answer. */
+    it->is_early = it->fault.http != 0 &&
+                   (!is_clear || is_hesitant(it) || declared_length(it) > DISCARD_BYTES);
+    return it->is_early ? send_fault(it, &it->fault) : MHD_YES;
 }
 
 /* Counts what is about to be kept against what all bodies may take together. */
@@ -282,7 +356,7 @@ static enum MHD_Result receive(exchange *it, const char *data, size_t n)
     if (it->n_received > DISCARD_BYTES + it->http->service->max_body_bytes)
         return MHD_NO;
     if (it->fault.http == 0 && it->n_received > it->http->service->max_body_bytes)
-        refuse_length(it, it->http->service->max_body_bytes);
+        refuse_growth(it);
     if (it->fault.http == 0 && count_body(it, n))
         cf_sink_append(&it->body, data, n);
     if (it->fault.http != 0)
@@ -315,10 +389,9 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
                                   const char *method, const char *version, const char *data,
                                   size_t *n_data, void **context)
 {
-    (void)version;
     exchange *it = *context;
     if (it == NULL)
-        return begin(user, connection, path, method, context);
+        return begin(user, connection, path, method, version, context);
     if (*n_data > 0) {
         enum MHD_Result result = receive(it, data, *n_data);
         *n_data = 0;
@@ -391,8 +464,8 @@ static cf_status start(cf_http *self, int fd, unsigned timeout_s, cf_error *erro
         NULL, NULL, on_request, self, MHD_OPTION_NOTIFY_COMPLETED, on_completed, self,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, self, MHD_OPTION_THREAD_POOL_SIZE,
         (unsigned)N_THREADS, MHD_OPTION_CONNECTION_LIMIT, n_connections,
-        MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
+        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_TIMEOUT, timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
     if (self->daemon == NULL)
         return cf_fail(error, CF_STATUS_IO, "starting the HTTP threads: %s", strerror(errno));
     const cf_front_options options = {

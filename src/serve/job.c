@@ -73,6 +73,7 @@ void cf_job_free(cf_job *job)
     for (size_t i = 0; job->choices != NULL && i < job->n_choices; i++) {
         cf_choice *choice = &job->choices[i];
         cf_sink_free(&choice->text);
+        cf_sink_free(&choice->answer);
         cf_logprobs_close(&choice->streaming);
         free(choice->ids);
         free(choice->logprobs);
@@ -81,6 +82,7 @@ void cf_job_free(cf_job *job)
         free(choice->prompt_top);
     }
     free(job->choices);
+    cf_sink_free(&job->frame);
     cf_sink_free(&job->output);
     cf_request_free(&job->request);
     free(job);

@@ -29,6 +29,8 @@ typedef struct cf_choice {
     /* With echo and logprobs. */
     float *prompt_logprobs;     /* [n_ids of its prompt] */
     cf_alternative *prompt_top; /* [n_ids of its prompt][n_top] */
+
+    cf_sink answer; /* when it has ended and is not streamed: its object, from after `index` */
 } cf_choice;
 
 /* Called when something is ready for whoever waits; any thread, short. */
@@ -39,6 +41,7 @@ typedef struct cf_job {
     char id[48];
     time_t created;
     uint64_t arrived_ns, first_ns; /* first_ns: of the first token; 0: none yet */
+    cf_sink frame;                 /* how all objects of the answer begin */
     cf_choice *choices;            /* [n_choices]: prompts × candidates */
     size_t n_choices;
     size_t n_prompt_tokens, n_reused, n_generated;

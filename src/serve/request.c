@@ -204,9 +204,19 @@ static bool check_answer(const cf_request *request, const cf_request_limits *lim
                         CF_MAX_LOGPROBS_ALL, n_tokens * n_choices * n_each);
 }
 
+static bool check_tokens(const cf_request *request, cf_fault *fault)
+{
+    return request->min_tokens <= request->max_tokens ||
+           cf_fault_set(fault, 400, "min_tokens", "invalid_value",
+                        "min_tokens: expected at most max_tokens, %zu, found %zu",
+                        request->max_tokens, request->min_tokens);
+}
+
 bool cf_request_encode(cf_request *request, const cf_tokenizer *tokenizer,
                        const cf_request_limits *limits, cf_fault *fault)
 {
+    if (!check_tokens(request, fault))
+        return false;
     for (size_t i = 0; i < request->n_prompts; i++) {
         cf_prompt *prompt = &request->prompts[i];
         if (prompt->ids != NULL)

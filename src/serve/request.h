@@ -59,7 +59,8 @@ bool cf_request_set_text(cf_request *request, const char *text, size_t n_bytes, 
 
 /*
  * Gives each prompt of text its ids; `tokenizer` may be NULL. A fault of status 400 for one that is
- * longer than the context, or whose answer would have too many log-probabilities.
+ * longer than the context, for more tokens at least than at most, or for an answer that would have
+ * too many log-probabilities.
  */
 bool cf_request_encode(cf_request *request, const cf_tokenizer *tokenizer,
                        const cf_request_limits *limits, cf_fault *fault);

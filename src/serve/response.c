@@ -21,34 +21,55 @@ void cf_json_append(cf_sink *sink, json_t *value)
     json_decref(value);
 }
 
-static void append_event(cf_sink *sink, json_t *value)
+/* A string as JSON. */
+static void append_text(cf_sink *sink, const char *text, size_t n_bytes)
 {
-    cf_sink_text(sink, "data: ");
-    cf_json_append(sink, value);
-    cf_sink_text(sink, "\n\n");
+    cf_json_append(sink, json_stringn(n_bytes > 0 ? text : "", n_bytes));
 }
 
-static json_t *make_finish(cf_finish finish)
+/* Takes `logprobs` over. */
+static void append_end(cf_sink *sink, json_t *logprobs, cf_finish finish)
 {
-    return finish == CF_FINISH_NONE ? json_null() : json_string(cf_finish_name(finish));
+    cf_sink_text(sink, ",\"logprobs\":");
+    cf_json_append(sink, logprobs);
+    if (finish == CF_FINISH_NONE)
+        cf_sink_text(sink, ",\"finish_reason\":null}");
+    else
+        cf_sink_format(sink, ",\"finish_reason\":\"%s\"}", cf_finish_name(finish));
 }
 
-/* The frame around choices, which are released. */
-static json_t *make_frame(const cf_service *service, const cf_job *job, const char *object,
-                          json_t *choices)
+/* ---- The frame around choices ---- */
+
+static const char *object_name(const cf_request *request)
 {
-    return json_pack("{s:s, s:s, s:I, s:s, s:s, s:o}", "id", job->id, "object", object, "created",
-                     (json_int_t)job->created, "model", service->name, "system_fingerprint",
-                     service->fingerprint, "choices", choices);
+    if (!request->is_chat)
+        return "text_completion";
+    return request->stream ? "chat.completion.chunk" : "chat.completion";
 }
 
-static json_t *make_usage(const cf_job *job)
+bool cf_response_open(const cf_service *service, cf_job *job)
+{
+    cf_json_append(&job->frame,
+                   json_pack("{s:s, s:s, s:I, s:s, s:s}", "id", job->id, "object",
+                             object_name(&job->request), "created", (json_int_t)job->created,
+                             "model", service->name, "system_fingerprint", service->fingerprint));
+    if (job->frame.is_short)
+        return false;
+    job->frame.n--; /* the brace, which comes after the choices */
+    cf_sink_text(&job->frame, ",\"choices\":[");
+    return !job->frame.is_short;
+}
+
+static void append_usage(const cf_job *job, cf_sink *sink)
 {
     json_int_t n_prompt = (json_int_t)job->n_prompt_tokens;
     json_int_t n_generated = (json_int_t)job->n_generated;
-    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", n_prompt, "completion_tokens",
-                     n_generated, "total_tokens", n_prompt + n_generated, "prompt_tokens_details",
-                     "cached_tokens", (json_int_t)job->n_reused);
+    cf_sink_text(sink, "],\"usage\":");
+    cf_json_append(sink, json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", n_prompt,
+                                   "completion_tokens", n_generated, "total_tokens",
+                                   n_prompt + n_generated, "prompt_tokens_details", "cached_tokens",
+                                   (json_int_t)job->n_reused));
+    cf_sink_text(sink, "}");
 }
 
 /* ---- Echo ---- */
@@ -109,22 +130,47 @@ static json_t *make_logprobs(const cf_service *service, const cf_job *job, const
     return object;
 }
 
-static json_t *make_choice(const cf_service *service, const cf_job *job, const cf_choice *choice,
-                           size_t index)
+static void append_choice_text(const cf_service *service, const cf_job *job,
+                               const cf_choice *choice, cf_sink *sink)
 {
     cf_sink text = {0};
     if (job->request.echo)
         append_prompt(service, job, choice, &text);
     cf_sink_append(&text, choice->text.data, choice->text.n);
-    json_t *string = text.is_short ? NULL : json_stringn(text.n > 0 ? text.data : "", text.n);
+    append_text(sink, text.data, text.n);
+    sink->is_short = sink->is_short || text.is_short;
     cf_sink_free(&text);
-    if (job->request.is_chat)
-        return json_pack("{s:I, s:{s:s, s:o}, s:n, s:o}", "index", (json_int_t)index, "message",
-                         "role", "assistant", "content", string, "logprobs", "finish_reason",
-                         make_finish(choice->finish));
-    return json_pack("{s:I, s:o, s:o, s:o}", "index", (json_int_t)index, "text", string, "logprobs",
-                     make_logprobs(service, job, choice), "finish_reason",
-                     make_finish(choice->finish));
+}
+
+/* Log-probabilities can be many, and their text is what is left of them. */
+static void drop_sources(cf_choice *choice)
+{
+    cf_sink_free(&choice->text);
+    free(choice->ids);
+    free(choice->logprobs);
+    free(choice->top);
+    free(choice->prompt_logprobs);
+    free(choice->prompt_top);
+    choice->ids = NULL;
+    choice->logprobs = choice->prompt_logprobs = NULL;
+    choice->top = choice->prompt_top = NULL;
+}
+
+bool cf_response_choice(const cf_service *service, const cf_job *job, cf_choice *choice)
+{
+    cf_sink *sink = &choice->answer;
+    if (job->request.is_chat) {
+        cf_sink_text(sink, "\"message\":{\"role\":\"assistant\",\"content\":");
+        append_choice_text(service, job, choice, sink);
+        cf_sink_text(sink, "}");
+        append_end(sink, json_null(), choice->finish);
+    } else {
+        cf_sink_text(sink, "\"text\":");
+        append_choice_text(service, job, choice, sink);
+        append_end(sink, make_logprobs(service, job, choice), choice->finish);
+    }
+    drop_sources(choice);
+    return !sink->is_short;
 }
 
 static double mean_logprob(const cf_choice *choice)
@@ -142,8 +188,7 @@ static int compare_choices(const void *left, const void *right)
     return (a->candidate > b->candidate) - (a->candidate < b->candidate);
 }
 
-static void append_choices(const cf_service *service, const cf_job *job, size_t prompt,
-                           json_t *array)
+static void append_choices(const cf_job *job, size_t prompt, cf_sink *sink)
 {
     size_t n_candidates = job->request.best_of;
     const cf_choice *first = &job->choices[prompt * n_candidates];
@@ -152,65 +197,74 @@ static void append_choices(const cf_service *service, const cf_job *job, size_t 
         ranked[i] = i < n_candidates ? first + i : first;
     if (n_candidates > job->request.n)
         qsort(ranked, n_candidates, sizeof *ranked, compare_choices);
-    for (size_t i = 0; i < job->request.n; i++)
-        json_array_append_new(array,
-                              make_choice(service, job, ranked[i], prompt * job->request.n + i));
+    for (size_t i = 0; i < job->request.n; i++) {
+        size_t index = prompt * job->request.n + i;
+        cf_sink_format(sink, "%s{\"index\":%zu,", index > 0 ? "," : "", index);
+        cf_sink_append(sink, ranked[i]->answer.data, ranked[i]->answer.n);
+    }
 }
 
-void cf_response_whole(const cf_service *service, const cf_job *job, cf_sink *sink)
+void cf_response_whole(const cf_job *job, cf_sink *sink)
 {
-    json_t *choices = json_array();
+    cf_sink_append(sink, job->frame.data, job->frame.n);
     for (size_t i = 0; i < job->request.n_prompts; i++)
-        append_choices(service, job, i, choices);
-    if (json_array_size(choices) != job->request.n_prompts * job->request.n)
-        sink->is_short = true;
-    const char *object = job->request.is_chat ? "chat.completion" : "text_completion";
-    json_t *answer = make_frame(service, job, object, choices);
-    json_object_set_new(answer, "usage", make_usage(job));
-    cf_json_append(sink, answer);
+        append_choices(job, i, sink);
+    append_usage(job, sink);
 }
 
 /* ---- Streams ---- */
 
-static json_t *make_chunk(const cf_service *service, const cf_job *job, json_t *choices)
+static void append_event(cf_sink *sink, json_t *value)
 {
-    json_t *chunk = make_frame(
-        service, job, job->request.is_chat ? "chat.completion.chunk" : "text_completion", choices);
-    if (job->request.include_usage)
-        json_object_set_new(chunk, "usage", json_null());
-    return chunk;
+    cf_sink_text(sink, "data: ");
+    cf_json_append(sink, value);
+    cf_sink_text(sink, "\n\n");
 }
 
-static json_t *make_delta(const cf_choice *choice, json_t *delta, cf_finish finish)
+static void begin_event(const cf_job *job, cf_sink *sink)
 {
-    return json_pack("[{s:I, s:o, s:n, s:o}]", "index", (json_int_t)choice->index, "delta", delta,
-                     "logprobs", "finish_reason", make_finish(finish));
+    cf_sink_text(sink, "data: ");
+    cf_sink_append(sink, job->frame.data, job->frame.n);
 }
 
-void cf_response_chunk(const cf_service *service, const cf_job *job, const cf_choice *choice,
-                       const char *text, size_t n_bytes, json_t *logprobs, cf_finish finish,
-                       cf_sink *sink)
+static void end_event(const cf_job *job, cf_sink *sink)
 {
-    json_t *string = json_stringn(n_bytes > 0 ? text : "", n_bytes), *choices;
-    if (job->request.is_chat) {
-        json_t *delta = n_bytes > 0 ? json_pack("{s:O}", "content", string) : json_object();
-        choices = make_delta(choice, delta, finish);
-        json_decref(string);
-        json_decref(logprobs);
+    cf_sink_text(sink, job->request.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+}
+
+void cf_response_chunk(const cf_job *job, const cf_choice *choice, const char *text, size_t n_bytes,
+                       json_t *logprobs, cf_finish finish, cf_sink *sink)
+{
+    begin_event(job, sink);
+    cf_sink_format(sink, "{\"index\":%zu,", choice->index);
+    if (!job->request.is_chat) {
+        cf_sink_text(sink, "\"text\":");
+        append_text(sink, text, n_bytes);
+    } else if (n_bytes > 0) {
+        cf_sink_text(sink, "\"delta\":{\"content\":");
+        append_text(sink, text, n_bytes);
+        cf_sink_text(sink, "}");
     } else {
-        choices = json_pack("[{s:I, s:o, s:o, s:o}]", "index", (json_int_t)choice->index, "text",
-                            string, "logprobs", logprobs != NULL ? logprobs : json_null(),
-                            "finish_reason", make_finish(finish));
+        cf_sink_text(sink, "\"delta\":{}");
     }
-    append_event(sink, make_chunk(service, job, choices));
+    append_end(sink, logprobs != NULL ? logprobs : json_null(), finish);
+    end_event(job, sink);
+}
+
+static void append_role(const cf_job *job, const cf_choice *choice, cf_sink *sink)
+{
+    begin_event(job, sink);
+    cf_sink_format(sink, "{\"index\":%zu,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}",
+                   choice->index);
+    append_end(sink, json_null(), CF_FINISH_NONE);
+    end_event(job, sink);
 }
 
 void cf_response_begin(const cf_service *service, const cf_job *job, cf_choice *choice,
                        cf_sink *sink)
 {
     if (job->request.is_chat) {
-        json_t *delta = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
-        append_event(sink, make_chunk(service, job, make_delta(choice, delta, CF_FINISH_NONE)));
+        append_role(job, choice, sink);
         return;
     }
     if (job->request.has_logprobs && !cf_logprobs_open(&choice->streaming, service->tokenizer))
@@ -225,18 +279,18 @@ void cf_response_begin(const cf_service *service, const cf_job *job, cf_choice *
         add_prompt_logprobs(job, choice, &choice->streaming);
         logprobs = cf_logprobs_take(&choice->streaming);
     }
-    cf_response_chunk(service, job, choice, text.data, text.n, logprobs, CF_FINISH_NONE, sink);
+    cf_response_chunk(job, choice, text.data, text.n, logprobs, CF_FINISH_NONE, sink);
     cf_sink_free(&text);
 }
 
-void cf_response_end(const cf_service *service, const cf_job *job, cf_sink *sink)
+void cf_response_end(const cf_job *job, cf_sink *sink)
 {
     if (job->fault.http != 0) {
         append_event(sink, cf_fault_json(&job->fault));
     } else if (job->request.include_usage) {
-        json_t *chunk = make_chunk(service, job, json_array());
-        json_object_set_new(chunk, "usage", make_usage(job));
-        append_event(sink, chunk);
+        begin_event(job, sink);
+        append_usage(job, sink);
+        cf_sink_text(sink, "\n\n");
     }
     cf_sink_text(sink, "data: [DONE]\n\n");
 }

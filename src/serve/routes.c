@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- Replies ---- */
 
@@ -28,7 +29,7 @@ void cf_reply_free(cf_reply *reply)
     *reply = (cf_reply){0};
 }
 
-void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply)
+void cf_reply_job(const cf_job *job, cf_reply *reply)
 {
     if (job->fault.http != 0) {
         cf_reply_fault(reply, &job->fault);
@@ -36,7 +37,7 @@ void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply)
     }
     reply->http = 200;
     reply->content_type = "application/json";
-    cf_response_whole(service, job, &reply->body);
+    cf_response_whole(job, &reply->body);
 }
 
 /* ---- Completions ---- */
@@ -46,10 +47,13 @@ static void submit(cf_service *service, cf_request *request, cf_reply *reply)
 {
     cf_fault fault = {0};
     cf_job *job = cf_job_create(request, &fault);
-    if (job != NULL && cf_worker_submit(service->worker, job, &fault)) {
+    bool is_open = job != NULL && cf_response_open(service, job);
+    if (is_open && cf_worker_submit(service->worker, job, &fault)) {
         reply->job = job;
         return;
     }
+    if (job != NULL && !is_open)
+        cf_fault_set(&fault, 503, NULL, "out_of_memory", "not enough memory for the answer");
     cf_job_free(job);
     cf_reply_fault(reply, &fault);
 }
@@ -176,10 +180,23 @@ static bool matches(const cf_route *route, const char *path)
                             : strcmp(path, route->path) == 0;
 }
 
-const cf_route *cf_route_find(const char *method, const char *path, const char **tail,
+/* The path of a target in absolute form, http://host/path, which RFC 9112 wants taken too. */
+static const char *path_of(const char *target)
+{
+    size_t n_scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                      : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                                : 0;
+    if (n_scheme == 0)
+        return target;
+    const char *path = strchr(target + n_scheme, '/');
+    return path != NULL ? path : "/";
+}
+
+const cf_route *cf_route_find(const char *method, const char *target, const char **tail,
                               const char **allow, cf_fault *fault)
 {
     *allow = NULL;
+    const char *path = path_of(target);
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (!matches(&routes[i], path))

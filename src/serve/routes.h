@@ -28,17 +28,17 @@ typedef struct cf_route {
 } cf_route;
 
 /*
- * Finds the route of a method (HEAD is GET's) and a path, and the path's tail. NULL and a fault of
- * 404 or 405, and then the methods that there are in `allow`.
+ * Finds the route of a method (HEAD is GET's) and a target without its query, and the path's tail.
+ * NULL and a fault of 404 or 405, and then the methods that there are in `allow`.
  */
-const cf_route *cf_route_find(const char *method, const char *path, const char **tail,
+const cf_route *cf_route_find(const char *method, const char *target, const char **tail,
                               const char **allow, cf_fault *fault);
 
 /* An error object, and its HTTP status. */
 void cf_reply_fault(cf_reply *reply, const cf_fault *fault);
 
 /* The answer of a finished job that is not streamed. */
-void cf_reply_job(const cf_service *service, const cf_job *job, cf_reply *reply);
+void cf_reply_job(const cf_job *job, cf_reply *reply);
 
 void cf_reply_free(cf_reply *reply);
 

@@ -23,6 +23,12 @@ static const cf_prompt *prompt_of(const cf_task *task)
     return &task->job->request.prompts[task->choice->prompt];
 }
 
+/* Whether log-probabilities of the prompt are wanted too. */
+static bool is_scored(const cf_task *task)
+{
+    return task->job->request.echo && task->job->request.has_logprobs;
+}
+
 /* ---- Scoring the prompt ---- */
 
 static cf_status begin_scoring(cf_task *task, cf_session *session, cf_error *error)
@@ -41,12 +47,12 @@ static cf_status begin_scoring(cf_task *task, cf_session *session, cf_error *err
 }
 
 /* One step; at the last one the session holds the prompt but for its last token. */
-static cf_status score(cf_task *task, cf_service *service, bool *is_scored, cf_error *error)
+static cf_status score(cf_task *task, cf_service *service, bool *is_whole, cf_error *error)
 {
     size_t n_prompt = prompt_of(task)->n_ids, n_scored;
     cf_status status = cf_scoring_next(task->scoring, &n_scored, error);
-    *is_scored = status == CF_STATUS_OK && n_scored == n_prompt;
-    if (!*is_scored)
+    *is_whole = status == CF_STATUS_OK && n_scored == n_prompt;
+    if (!*is_whole)
         return status;
     atomic_fetch_add(&service->metrics.scored_tokens, n_prompt);
     cf_scoring_free(task->scoring);
@@ -71,7 +77,7 @@ static cf_status begin(cf_task *task, cf_service *service, cf_session *session, 
 {
     const cf_request *request = &task->job->request;
     const cf_prompt *prompt = prompt_of(task);
-    if (task->choice->prompt_logprobs == NULL)
+    if (!is_scored(task))
         forget_short_beginning(session, prompt);
     cf_sampling sampling = request->sampling;
     sampling.seed += task->choice->candidate;
@@ -148,7 +154,7 @@ static bool handle_event(cf_task *task, cf_service *service, const cf_event *eve
     }
     bool has_logprobs = job->request.has_logprobs && is_token;
     if (n_text > 0 || has_logprobs || event->finish != CF_FINISH_NONE)
-        cf_response_chunk(service, job, choice, text, n_text,
+        cf_response_chunk(job, choice, text, n_text,
                           has_logprobs ? cf_logprobs_take(&choice->streaming) : NULL, event->finish,
                           sink);
     return is_kept && !sink->is_short;
@@ -185,24 +191,23 @@ static cf_status start(cf_task *task, cf_service *service, cf_session *session, 
     task->stage = CF_TASK_END;
     task->choice->finish = CF_FINISH_LENGTH;
     if (request->stream)
-        cf_response_chunk(service, task->job, task->choice, "", 0, NULL, CF_FINISH_LENGTH, sink);
+        cf_response_chunk(task->job, task->choice, "", 0, NULL, CF_FINISH_LENGTH, sink);
     return CF_STATUS_OK;
 }
 
 static cf_status take_step(cf_task *task, cf_service *service, cf_session *session, cf_sink *sink,
                            cf_error *error)
 {
-    const cf_request *request = &task->job->request;
     if (task->stage == CF_TASK_GENERATE)
         return advance(task, service, sink, error);
-    if (task->stage == CF_TASK_BEGIN && request->echo && request->has_logprobs) {
+    if (task->stage == CF_TASK_BEGIN && is_scored(task)) {
         task->stage = CF_TASK_SCORE;
         return begin_scoring(task, session, error);
     }
     if (task->stage == CF_TASK_SCORE) {
-        bool is_scored;
-        cf_status status = score(task, service, &is_scored, error);
-        if (!is_scored)
+        bool is_whole;
+        cf_status status = score(task, service, &is_whole, error);
+        if (!is_whole)
             return status;
     }
     return start(task, service, session, sink, error);
@@ -213,6 +218,9 @@ bool cf_task_step(cf_task *task, cf_service *service, cf_session *session, cf_si
 {
     cf_error error;
     cf_status status = take_step(task, service, session, sink, &error);
+    if (status == CF_STATUS_OK && task->stage == CF_TASK_END && !task->job->request.stream &&
+        !cf_response_choice(service, task->job, task->choice))
+        status = no_memory(&error);
     *is_dead = status == CF_STATUS_DEVICE;
     return status == CF_STATUS_OK || cf_fault_from_error(fault, &error);
 }
@@ -220,7 +228,7 @@ bool cf_task_step(cf_task *task, cf_service *service, cf_session *session, cf_si
 void cf_task_close(cf_task *task)
 {
     /* What was scored was read for this very task. */
-    if (task->generation != NULL && task->choice->prompt_logprobs == NULL) {
+    if (task->generation != NULL && !is_scored(task)) {
         cf_generate_stats stats;
         cf_generation_stats(task->generation, &stats);
         task->job->n_reused += stats.n_reused;

@@ -5,6 +5,20 @@
 
 #include <stdlib.h>
 
+/*
+ * These answers are written by the threads that serve connections, whose other connections wait:
+ * so much takes about a tenth of a second.
+ */
+#define MAX_TEXT_BYTES 1048576 /* to tokens */
+#define MAX_PIECES 65536       /* with texts of tokens */
+#define MAX_TOKENS 262144      /* to text */
+
+static bool refuse_size(const char *name, const char *unit, size_t n, size_t max, cf_fault *fault)
+{
+    return cf_fault_set(fault, 413, name, "text_too_long", "%s: %zu %s, at most %zu are taken",
+                        name, n, unit, max);
+}
+
 static void reply_object(cf_reply *reply, json_t *object)
 {
     reply->http = 200;
@@ -41,6 +55,9 @@ static bool read_options(const json_t *root, tokenize_options *options, cf_fault
                             "expected a text as \"prompt\" or \"content\"");
     if (!json_is_string(options->text))
         return cf_field_wrong(name, "a string", options->text, fault);
+    size_t n_bytes = json_string_length(options->text);
+    if (n_bytes > MAX_TEXT_BYTES)
+        return refuse_size(name, "bytes", n_bytes, MAX_TEXT_BYTES, fault);
     /* There is no token that would be added before a text. */
     return cf_field_bool(root, "add_special", &options->add_special, fault) &&
            cf_field_bool(root, "add_special_tokens", &options->add_special, fault) &&
@@ -102,10 +119,13 @@ static json_t *tokenize(const cf_service *service, const tokenize_options *optio
         status = cf_tokenizer_encode(service->tokenizer, text, n_bytes, flags, ids, n_ids, &n_ids,
                                      &error);
     }
-    if (status == CF_STATUS_OK)
-        object = make_tokens(service, options, ids, n_ids);
-    else
+    if (status != CF_STATUS_OK)
         cf_fault_from_error(fault, &error);
+    else if ((options->with_pieces || options->return_strings) && n_ids > MAX_PIECES)
+        refuse_size(options->with_pieces ? "with_pieces" : "return_token_strs", "tokens", n_ids,
+                    MAX_PIECES, fault);
+    else
+        object = make_tokens(service, options, ids, n_ids);
     free(ids);
     return object;
 }
@@ -132,7 +152,10 @@ static bool read_tokens(const json_t *root, const json_t **tokens, cf_fault *fau
     *tokens = cf_field(root, "tokens");
     if (*tokens == NULL)
         return cf_fault_set(fault, 400, "tokens", "missing_field", "expected a list as \"tokens\"");
-    return json_is_array(*tokens) || cf_field_wrong("tokens", "a list of ids", *tokens, fault);
+    if (!json_is_array(*tokens))
+        return cf_field_wrong("tokens", "a list of ids", *tokens, fault);
+    size_t n = json_array_size(*tokens);
+    return n <= MAX_TOKENS || refuse_size("tokens", "tokens", n, MAX_TOKENS, fault);
 }
 
 static bool read_ids(const json_t *tokens, int32_t n_vocab, cf_token *ids, cf_fault *fault)

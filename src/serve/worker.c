@@ -13,9 +13,16 @@
 /* How often clients are looked after that wait for an answer. */
 #define SWEEP_NS 20000000u
 
+/*
+ * How long a stream's events may wait for more while others are computed too. To wake a connection
+ * costs a tenth of a small model's token; a reader does not see so short a time.
+ */
+#define GATHER_NS 5000000u
+
 typedef struct slot {
     cf_session *session; /* NULL: it died and could not be made again */
     cf_task task;        /* task.job NULL: idle */
+    cf_sink output;      /* of the task's stream, not handed over yet */
     bool must_end;       /* nobody waits for the task any more */
     uint64_t used_ns;    /* when its last task ended */
 } slot;
@@ -23,8 +30,12 @@ typedef struct slot {
 struct cf_worker {
     cf_service *service;
     cf_session_options options;
-    slot *slots; /* [service->n_slots], the thread's own */
     size_t max_jobs;
+
+    /* The thread's own. */
+    slot *slots;             /* [service->n_slots] */
+    size_t n_running;        /* of them */
+    uint64_t handed_over_ns; /* when streams were last given their events */
     pthread_t thread;
 
     pthread_mutex_t lock; /* guards what follows and the marked part of each job */
@@ -80,7 +91,7 @@ static void finish_job(cf_worker *worker, cf_job *job)
     worker->n_unfinished--;
     job->is_finished = true;
     if (job->request.stream && !job->is_gone)
-        cf_response_end(worker->service, job, &job->output);
+        cf_response_end(job, &job->output);
     if (job->n_begun == 0)
         atomic_fetch_sub(&metrics->waiting, 1);
     atomic_fetch_add(&metrics->reused_tokens, job->n_reused);
@@ -192,37 +203,68 @@ static void fill_slots(cf_worker *worker)
     }
 }
 
-static size_t mark_slots(cf_worker *worker)
+static void mark_slots(cf_worker *worker)
 {
-    size_t n_running = 0;
+    worker->n_running = 0;
     for (size_t i = 0; i < worker->service->n_slots; i++) {
         slot *one = &worker->slots[i];
         if (one->task.job == NULL)
             continue;
         one->must_end = has_failed(one->task.job);
-        n_running++;
+        worker->n_running++;
     }
-    return n_running;
 }
 
 /* Waits until there is something to compute; false: never again. */
 static bool begin_round(cf_worker *worker)
 {
     pthread_mutex_lock(&worker->lock);
-    size_t n_running;
     for (;;) {
         sweep(worker);
         if (worker->is_stopping)
             refuse_jobs(worker);
         finish_failed(worker);
         fill_slots(worker);
-        n_running = mark_slots(worker);
-        if (n_running > 0 || worker->is_stopping)
+        mark_slots(worker);
+        if (worker->n_running > 0 || worker->is_stopping)
             break;
         pthread_cond_wait(&worker->changed, &worker->lock);
     }
     pthread_mutex_unlock(&worker->lock);
-    return n_running > 0;
+    return worker->n_running > 0;
+}
+
+/* ---- Streams ---- */
+
+/* Under the lock: what the slot has for its job's stream. */
+static void hand_over(slot *one, cf_job *job)
+{
+    if (one->output.n == 0)
+        return;
+    cf_sink_append(&job->output, one->output.data, one->output.n);
+    one->output.n = 0;
+    wake_waiter(job);
+}
+
+static void hand_over_all(cf_worker *worker)
+{
+    pthread_mutex_lock(&worker->lock);
+    for (size_t i = 0; i < worker->service->n_slots; i++)
+        hand_over(&worker->slots[i], worker->slots[i].task.job);
+    pthread_mutex_unlock(&worker->lock);
+    worker->handed_over_ns = cf_clock_ns();
+}
+
+/*
+ * Before and after a step of `one`: a prompt's may take long, and who waits for a first token, or
+ * is alone, gets it at once.
+ */
+static void hand_over_in_time(cf_worker *worker, const slot *one)
+{
+    bool may_gather = worker->n_running > 1 && one->task.choice->n_tokens > 1 &&
+                      cf_clock_ns() - worker->handed_over_ns < GATHER_NS;
+    if (!may_gather)
+        hand_over_all(worker);
 }
 
 /* ---- Steps ---- */
@@ -234,6 +276,7 @@ static void end_task(cf_worker *worker, slot *one, const cf_fault *fault)
     one->used_ns = cf_clock_ns();
     atomic_fetch_sub(&worker->service->metrics.running, 1);
     pthread_mutex_lock(&worker->lock);
+    hand_over(one, job);
     job->n_running--;
     job->n_done++;
     if (fault->http != 0 && job->fault.http == 0)
@@ -241,16 +284,7 @@ static void end_task(cf_worker *worker, slot *one, const cf_fault *fault)
     if (job->n_running == 0 && (job->n_done == job->n_choices || has_failed(job)))
         finish_job(worker, job);
     pthread_mutex_unlock(&worker->lock);
-}
-
-static void send_output(cf_worker *worker, cf_job *job, const cf_sink *sink)
-{
-    if (sink->n == 0)
-        return;
-    pthread_mutex_lock(&worker->lock);
-    cf_sink_append(&job->output, sink->data, sink->n);
-    wake_waiter(job);
-    pthread_mutex_unlock(&worker->lock);
+    cf_sink_free(&one->output);
 }
 
 /* A session whose device failed is made anew. */
@@ -271,14 +305,15 @@ static void step(cf_worker *worker, slot *one)
         end_task(worker, one, &fault);
         return;
     }
-    cf_sink sink = {0};
     bool is_dead = false;
-    bool is_fine = renew_session(worker, one, &fault) &&
-                   cf_task_step(&one->task, worker->service, one->session, &sink, &fault, &is_dead);
-    send_output(worker, one->task.job, &sink);
-    cf_sink_free(&sink);
+    hand_over_in_time(worker, one);
+    bool is_fine =
+        renew_session(worker, one, &fault) &&
+        cf_task_step(&one->task, worker->service, one->session, &one->output, &fault, &is_dead);
     if (!is_fine || one->task.stage == CF_TASK_END)
         end_task(worker, one, &fault);
+    else
+        hand_over_in_time(worker, one);
     if (is_dead) {
         cf_session_free(one->session);
         one->session = NULL;

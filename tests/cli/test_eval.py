@@ -214,7 +214,9 @@ def test_a_choice_without_tokens_of_its_own_is_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("line, message", [
     ("{", "line 2: column"),
-    ("", "line 2: column"),
+    ("", "line 2: expected JSON, found nothing"),
+    (" \r\n\t", "line 2: expected JSON, found nothing"),
+    ("\ufeff{}", "line 2: column"),
     ("[1]", 'line 2: expected an object of "context", "choices" and "answer", found an array'),
     ('{"choices": ["a", "b"], "answer": 0}', 'line 2: "context": expected a string, found nothing'),
     ('{"context": 1, "choices": ["a", "b"], "answer": 0}', "found an integer"),
@@ -233,10 +235,17 @@ def test_a_choice_without_tokens_of_its_own_is_refused(tiny, tmp_path):
 ])
 def test_a_bad_line_is_named(tiny, tmp_path, line, message):
     path = tmp_path / "questions.jsonl"
-    path.write_text(json.dumps(QUESTIONS[0]) + "\n" + line + "\n")
+    path.write_text(json.dumps(QUESTIONS[0]) + "\n" + line + "\n" + json.dumps(QUESTIONS[0]))
     result = run("eval", "-m", tiny, "--tasks", path)
     assert result.code == 1 and result.out == b""
     assert "questions.jsonl: line 2" in result.err and message in result.err
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n", "\r\n \t\r\n"])
+def test_what_editors_add_to_a_file_is_nothing(tiny, tmp_path, end):
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(("\ufeff" + "\n".join(map(json.dumps, QUESTIONS)) + end).encode())
+    assert evaluate("-m", tiny, "--tasks", path)[0]["questions"] == len(QUESTIONS)
 
 
 def test_questions_may_hold_zero_characters(tiny, tmp_path):
@@ -325,9 +334,27 @@ def test_a_checkpoint_that_fails_is_left_out(revisions, tmp_path):
         result = run("eval", "--revisions", folder, "--tasks", path, "--format", form)
         assert result.code == 1
         assert "clusterfusion eval: step1: " in result.err
-        assert [word for word in ("step0", "step1,", "step2", "step10")
-                if word in result.text.replace('"', "").replace("step1 ", "step1,")] == \
-            ["step0", "step2", "step10"]
+        if form != "json":
+            assert [word for word in ("step0", "step1,", "step2", "step10")
+                    if word in result.text.replace('"', "").replace("step1 ", "step1,")] == \
+                ["step0", "step2", "step10"]
+
+
+def test_json_lists_what_failed(revisions, tmp_path):
+    folder = tmp_path / "revisions"
+    shutil.copytree(revisions, folder)
+    path = write_lines(tmp_path / "q", QUESTIONS)
+    words = ("eval", "--revisions", folder, "--tasks", path, "--format", "json")
+    assert run(*words).json["failed"] == []
+    (folder / "step1" / "model.safetensors").write_bytes(b"no weights")
+    found = run(*words).json
+    assert [row["model"] for row in found["results"]] == ["step0", "step2", "step10"]
+    [failure] = found["failed"]
+    assert set(failure) == {"model", "error"} and failure["model"] == "step1"
+    assert "model.safetensors" in failure["error"]
+    [failure] = run("eval", "-m", folder / "step1", "--tasks", path, "--format", "json").json[
+        "failed"]
+    assert failure["model"] == str(folder / "step1")
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):

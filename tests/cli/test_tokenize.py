@@ -84,7 +84,7 @@ def test_a_last_line_needs_no_newline(tiny):
     ("tokenize", b'"\\ud800"', "line 2: column"),
     ("tokenize", b'"\xff"', "line 2: column"),
     ("tokenize", b'"a" "b"', "line 2: column"),
-    ("tokenize", b"", "line 2: column"),
+    ("tokenize", b"", "line 2: expected JSON, found nothing"),
     ("tokenize", b"[" * 100000, "line 2: column"),
     ("detokenize", b'"a"', "expected an array, found a string"),
     ("detokenize", b"[1.5]", "id 0: expected an integer, found a real number"),

@@ -176,6 +176,39 @@ def test_the_keyboard_is_enough(page):
     assert page.run(f"{CHOOSE}.length") < 480
 
 
+def test_the_focus_stays_where_the_buttons_are(page):
+    focused = "document.activeElement.id"
+    page.run("document.querySelector('#generate').focus()")
+    fill(page, "#max_tokens", "480")
+    page.run("document.querySelector('#generate').focus()")
+    page.key("Enter", 13, "\r")
+    page.wait(f"{CHOOSE}.length > 2")
+    assert page.run(focused) == "cancel"
+    page.key("Enter", 13, "\r")
+    page.wait(IDLE)
+    assert page.run(focused) == "generate"
+    fill(page, "#max_tokens", "3")
+    page.run("document.querySelector('#extend').focus()")
+    page.key("Enter", 13, "\r")
+    page.wait(f"{IDLE} && {CHOOSE}.length === 3")
+    assert page.run(focused) == "generate"
+    page.run("document.querySelector('#prompt').focus()")
+    page.key("Enter", 13, modifiers=CTRL)
+    page.wait(f"{IDLE} && {CHOOSE}.length === 3")
+    assert page.run(focused) == "prompt"
+
+
+def test_tokens_tell_what_they_are_without_being_seen(page):
+    generate(page, prompt="Elizabeth looked at Mr.", max_tokens=5, seed=2)
+    assert page.run(f"[...{CHOOSE}].every(t => t.getAttribute('role') === 'listitem' && "
+                    "t.parentElement.getAttribute('role') === 'list')")
+    labels = page.run(f"[...{CHOOSE}].map(token => token.getAttribute('aria-label'))")
+    texts = page.run(f"[...{CHOOSE}].map(token => token.textContent)")
+    for label, text in zip(labels, texts):
+        name, part = label.rsplit(", ", 1)
+        assert name == text.replace(" ", "·").replace("\n", "↵") and part.endswith(" %")
+
+
 def test_a_text_can_be_gone_on_with(page):
     generate(page, prompt="Peter", max_tokens=5, seed=1)
     first = "Peter" + generated(page)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,12 @@ class Server:
         return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
 
     def request(self, method: str, path: str, body=None, headers=None) -> Answer:
-        """One request on a connection of its own; `body` is bytes, or becomes JSON."""
+        """One request on a connection of its own; `body` is bytes, an iterator of bytes, whose
+        length is then not declared, or becomes JSON."""
         connection = self.connect()
         try:
-            data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            is_raw = body is None or isinstance(body, (bytes, Iterator))
+            data = body if is_raw else json.dumps(body).encode()
             connection.request(method, path, data, headers or {})
             response = connection.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}

@@ -120,6 +120,34 @@ def test_what_is_no_http_is_refused(server, data):
     assert refused(server, data) == (400, "invalid_http")
 
 
+# After a good request, what the HTTP library leaves for the server to see, and what it mends.
+SEEN = ("a method", "no host", "two hosts", "a space in a name", "a return alone", "two lengths",
+        "a length and chunks", "an unknown coding")
+MENDED = ("two spaces", "no name", "a folded header", "a zero byte")
+
+
+@pytest.mark.parametrize("name", NO_HTTP)
+@pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "later"])
+def test_what_is_no_http_after_a_good_request_is_not_taken_for_it(server, name, ahead):
+    good, first = GET + b"\r\n", b'{"status":"ok"}'
+    with connect(server) as connection:
+        connection.sendall(good + NO_HTTP[name] if ahead else good)
+        answer = b""
+        while first not in answer:
+            answer += connection.recv(65536)
+        if not ahead:
+            connection.sendall(NO_HTTP[name])
+        connection.shutdown(socket.SHUT_WR)
+        second = (answer + receive_all(connection)).split(first)[1]
+    if name in SEEN:
+        head, _, body = second.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 40") and b"\r\nConnection: close" in head
+        assert json.loads(body)["error"]["code"] in ("invalid_http", "method_not_allowed")
+    elif name not in MENDED:
+        assert not second or second.split()[1] in (b"400", b"505")
+    check_alive(server)
+
+
 @pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_what_is_too_large_is_refused(server, data):
     status, code = refused(server, data)
@@ -229,9 +257,27 @@ def test_a_declared_length_beyond_all_bounds_is_refused_at_once(server):
     check_alive(server)
 
 
-def test_a_body_is_asked_for_only_if_it_is_wanted(server):
+def test_a_body_is_asked_for_only_if_it_is_wanted(serve):
+    server = serve("--api-key", "k", "--max-body", 1)
+    key, length = b"Authorization: Bearer k\r\n", f"Content-Length: {len(BODY)}\r\n".encode()
+    end = b"Expect: 100-continue\r\n\r\n"
     with connect(server) as connection:
-        connection.sendall(HEAD + b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+        connection.sendall(HEAD + key + b"Connection: close\r\n" + end)
         assert connection.recv(65536).startswith(b"HTTP/1.1 100")
         connection.sendall(BODY)
         assert receive_all(connection).startswith(b"HTTP/1.1 200")
+    for status, head in ((401, POST + length), (413, POST + key + b"Content-Length: 2000000\r\n"),
+                         (404, b"POST /nothing HTTP/1.1\r\nHost: x\r\n" + key + length),
+                         (405, b"POST /health HTTP/1.1\r\nHost: x\r\n" + length)):
+        answer = exchange(server, head + end)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert b"\r\nConnection: close\r\n" in answer and b'{"error":' in answer
+
+
+@pytest.mark.parametrize("target, start", [
+    (b"http://x/health", b'{"status":'), (b"HTTPS://x:8080/health?a=b", b'{"status":'),
+    (b"http://x/v1/models/classics", b'{"id":"classics"'), (b"http://x", b"<!doctype html>"),
+    (b"/%68ealth", b'{"status":')])
+def test_a_target_may_be_written_in_other_forms(server, target, start):
+    answer = exchange(server, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+    assert answer.startswith(b"HTTP/1.1 200") and answer.split(b"\r\n\r\n")[1].startswith(start)

@@ -61,7 +61,21 @@ def test_a_wrong_field_is_refused_by_its_name(server, name, value):
         assert name in error["message"]
 
 
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1" * 40,
+                                    "1e400"])
+def test_a_number_beyond_all_bounds_is_named_as_such(server, number):
+    answer = server.post("/v1/completions", b'{"prompt": "a", "seed": %s}' % number.encode())
+    assert answer.status == 400
+    assert answer.error["code"] == "invalid_value" and "64 bits" in answer.error["message"]
+    assert "column" in answer.error["message"]
+    assert server.complete(prompt="a", max_tokens=1, seed=2**63 - 1)
+
+
 def test_fields_that_do_not_go_together_are_refused(server):
+    error = server.refuse(prompt="a", min_tokens=5, max_tokens=4)
+    assert error["param"] == "min_tokens" and "max_tokens, 4, found 5" in error["message"]
+    assert server.refuse(prompt="a", min_tokens=17)["param"] == "min_tokens"
+    assert server.choice(prompt="a", min_tokens=4, max_tokens=4)["text"]
     assert server.refuse(prompt="a", n=3, best_of=2)["param"] == "best_of"
     assert server.refuse(prompt="a", n=1, best_of=2, stream=True)["param"] == "best_of"
     assert server.refuse(prompt=["a"] * 2000, n=3)["param"] == "n"
@@ -98,7 +112,10 @@ def test_every_refusal_leaves_the_server_as_it_was(server):
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/completion", "/v1/completions/", "/V1/models",
-                                  "/x" * 500, "//v1/models", "/v1/models/other"])
+                                  "/x" * 500, "//v1/models", "/v1/models/other", "/health%00",
+                                  "/v1/models/classics%00x", "/v1/models%00/classics", "/health%",
+                                  "/health%0", "/%zz", "http:/health", "http://x/nothing",
+                                  "ftp://x/health"])
 def test_a_path_that_is_not_there_is_404(server, path):
     answer = server.get(path)
     assert answer.status == 404
@@ -129,5 +146,9 @@ def test_large_bodies_are_413(serve):
     answer = server.post("/v1/completions", b'{"prompt": "' + b"a" * (2 << 20) + b'"}')
     assert answer.status == 413
     assert answer.error["code"] == "body_too_large"
+    assert "2097166 bytes, at most 1048576" in answer.error["message"]
+    answer = server.post("/v1/completions", iter([b"a" * 65536] * 20))
+    assert answer.status == 413
+    assert "goes on after the 1048576 bytes" in answer.error["message"]
     body = json.dumps({"prompt": "a", "max_tokens": 1, "user": "u" * 900_000}).encode()
     assert server.post("/v1/completions", body).status == 200

@@ -79,6 +79,19 @@ def test_wrong_token_requests_are_refused(server, path, body):
     assert answer.error["message"]
 
 
+def test_what_would_hold_other_connections_up_is_413(server):
+    for path, body, param in (
+            ("/tokenize", {"content": "a" * 1048577}, "content"),
+            ("/tokenize", {"prompt": " b" * 65537, "with_pieces": True}, "with_pieces"),
+            ("/tokenize", {"prompt": " b" * 65537, "return_token_strs": True}, "return_token_strs"),
+            ("/detokenize", {"tokens": [5] * 262145}, "tokens")):
+        answer = server.post(path, body)
+        assert answer.status == 413 and answer.error["code"] == "text_too_long"
+        assert answer.error["param"] == param and "at most" in answer.error["message"]
+    assert server.post("/tokenize", {"content": " b" * 524288}).json["count"] > 65536
+    assert server.post("/detokenize", {"tokens": [5] * 262144}).status == 200
+
+
 def test_the_tokenizer_tells_its_special_tokens(server):
     info = server.get("/tokenizer_info").json
     assert info["eos_token"] == info["bos_token"] == "<|endoftext|>"
@@ -111,7 +124,9 @@ def test_any_origin_may_ask(server):
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "x-own" in answer.headers["access-control-allow-headers"]
     for path in ("/v1/models", "/nothing"):
-        assert server.get(path).headers["access-control-allow-origin"] == "*"
+        headers = server.get(path).headers
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-expose-headers"] == "Retry-After"
 
 
 def test_a_key_is_asked_for_if_one_is_set(serve):

@@ -1,6 +1,7 @@
 """Streamed completions: server-sent events that join to what is not streamed."""
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from conftest import parse_events
 
@@ -95,6 +96,22 @@ def test_the_first_token_comes_before_the_last(server):
     assert first_s < 0.5 * (time.monotonic() - start)
     assert len(parse_events(first + rest)) > 100
     connection.close()
+
+
+def test_streams_computed_together_are_each_whole_and_come_piece_by_piece(server):
+    def ask(i: int) -> tuple:
+        fields = {"prompt": PROMPT, "max_tokens": 200, "seed": i, "ignore_eos": True}
+        connection = server.connect()
+        connection.request("POST", "/v1/completions", json.dumps({"stream": True, **fields}))
+        response, pieces = connection.getresponse(), []
+        while piece := response.read1(65536):
+            pieces.append(piece)
+        connection.close()
+        assert join(parse_events(b"".join(pieces))) == whole(server, **fields)
+        return len(pieces)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(n > 10 for n in pool.map(ask, range(8)))
 
 
 def test_a_connection_is_kept_after_a_stream(server):
