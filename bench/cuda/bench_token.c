@@ -5,7 +5,8 @@
  *     bench_token [MODEL [CONTEXT ...]]
  *
  * Prints CSV lines, and after '#' what is for people: the moments of a layer, in µs after its first
- * block knew that the residual is complete; mean, first and last block.
+ * block knew that the residual is complete; mean, first and last block; and milliseconds a token of
+ * launches that choose their tokens, in several ways.
  */
 #include "backend/cuda/host/cuda.h"
 #include "base/clock.h"
