@@ -52,6 +52,37 @@ static __device__ __forceinline__ void sample_sync()
     role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
 }
 
+/* ---- Sums ---- */
+
+/* The sum over the lanes before this one and itself. */
+template <class number> static __device__ __forceinline__ number sum_lanes(number value, int lane)
+{
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+        number before = __shfl_up_sync(WARP_ALL, value, offset);
+        value += lane >= offset ? before : 0;
+    }
+    return value;
+}
+
+/* The sum over the threads before this one, and over all; `warps` is for the warps' own. */
+template <class number>
+static __device__ __forceinline__ number sum_threads(number *warps, number own, int thread,
+                                                     number &total)
+{
+    number sum = sum_lanes(own, thread % 32);
+    if (thread % 32 == 31)
+        warps[thread / 32] = sum;
+    sample_sync(); /* publishes the warps' sums */
+    number before = sum - own;
+    total = 0;
+    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
+        before += w < thread / 32 ? warps[w] : 0;
+        total += warps[w];
+    }
+    return before;
+}
+
 /* ---- Rounds ---- */
 
 /* The round that blocks are putting their parts into. */
@@ -186,28 +217,6 @@ static __device__ __forceinline__ void fill_bins(const cf_token_args &args,
     sample_sync(); /* publishes the sums */
 }
 
-/* The sums of the bins before this thread's own, and of all. */
-static __device__ __forceinline__ uint32_t sum_before(sample_space &space, uint32_t own, int thread,
-                                                      uint32_t &total)
-{
-    uint32_t sum = own;
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-        uint32_t before = __shfl_up_sync(WARP_ALL, sum, offset);
-        sum += thread % 32 >= offset ? before : 0;
-    }
-    if (thread % 32 == 31)
-        space.warp_sums[thread / 32] = sum;
-    sample_sync(); /* publishes the warps' sums */
-    uint32_t before = sum - own;
-    total = 0;
-    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
-        before += w < thread / 32 ? space.warp_sums[w] : 0;
-        total += space.warp_sums[w];
-    }
-    return before;
-}
-
 /* How much a filter keeps: an amount, or a share of all that was kept before. */
 struct sample_need {
     uint32_t amount; /* 0: not yet known */
@@ -221,7 +230,7 @@ static __device__ __forceinline__ void find_bin(sample_space &space, uint32_t ab
     uint32_t own = 0, total;
     for (int k = 0; k < SAMPLE_BINS_PER_THREAD; k++)
         own += space.bins[thread * SAMPLE_BINS_PER_THREAD + k];
-    uint32_t sum = above + sum_before(space, own, thread, total);
+    uint32_t sum = above + sum_threads(space.warp_sums, own, thread, total);
     if (needed.amount == 0)
         needed.amount = max((uint32_t)ceil(needed.share * total), 1u);
     uint32_t need = min(needed.amount, above + total);
@@ -318,38 +327,10 @@ static __device__ __forceinline__ void find_extremes(const cf_token_args &args,
 
 /* ---- A place in the order of ids ---- */
 
-/* The sum over the lanes before this one and itself. */
-static __device__ __forceinline__ double sum_lanes(double value, int lane)
-{
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-        double before = __shfl_up_sync(WARP_ALL, value, offset);
-        value += lane >= offset ? before : 0;
-    }
-    return value;
-}
-
 /* The last lane for which `condition` holds, -1 for none. */
 static __device__ __forceinline__ int last_lane(bool condition)
 {
     return 31 - __clz((int)__ballot_sync(WARP_ALL, condition));
-}
-
-/* The sum over the threads before this one, and over all. */
-static __device__ __forceinline__ double sum_threads(sample_space &space, double own, int thread,
-                                                     double &total)
-{
-    double sum = sum_lanes(own, thread % 32);
-    if (thread % 32 == 31)
-        space.warp_totals[thread / 32] = sum;
-    sample_sync(); /* publishes the warps' totals */
-    double before = sum - own;
-    total = 0;
-    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
-        before += w < thread / 32 ? space.warp_totals[w] : 0;
-        total += space.warp_totals[w];
-    }
-    return before;
 }
 
 /*
@@ -385,7 +366,7 @@ static __device__ __forceinline__ int32_t find_in_order(const cf_token_args &arg
     sample_space &space = sample_shared(args);
     double own = 0, total;
     sample_each(logits, [&](float logit, int32_t id) { own += (double)amount(logit, id); });
-    double before = sum_threads(space, own, thread, total);
+    double before = sum_threads(space.warp_totals, own, thread, total);
     cf_draw_round *round = sample_round(args);
     if (thread == 0) {
         round->bins[blockIdx.x] = __float_as_uint((float)total);
