@@ -62,18 +62,26 @@ static cf_sampling sampling_of(float temperature)
     return (cf_sampling){.size = sizeof(cf_sampling), .temperature = temperature, .seed = 99};
 }
 
+/* The tokens that end a generation, once it has this many. */
+typedef struct endings {
+    const cf_token *ids;
+    size_t n, min_tokens;
+} endings;
+
+static const endings none;
+
 /* What the engine keeps of the tokens: options with defaults, counts of the prompt. */
 static void make_sampler(const fixture *self, const cf_sampling *sampling, cf_sampler *sampler)
 {
     cf_error error;
-    assert_ok(cf_sampler_create(sampling, self->shape.n_vocab, false, sampler, &error), error);
+    assert_ok(cf_sampler_create(sampling, self->shape.n_vocab, true, sampler, &error), error);
     for (size_t i = 0; i < N_PROMPT; i++)
         cf_sampler_see(sampler, self->prompt[i], false);
 }
 
 /* Decodes n tokens after the prompt, `each` a launch; stops at an end. Returns how many came. */
-static size_t decode(fixture *self, cf_sampler *sampler, const cf_token *ends, size_t n_ends,
-                     size_t n, size_t each, cf_decoded *found)
+static size_t decode(fixture *self, cf_sampler *sampler, endings ends, size_t n, size_t each,
+                     cf_decoded *found)
 {
     const cf_backend_interface *cuda = &cf_cuda_backend;
     cf_token last = self->prompt[N_PROMPT - 1];
@@ -87,8 +95,9 @@ static size_t decode(fixture *self, cf_sampler *sampler, const cf_token *ends, s
                              .n = n_now,
                              .index = n_found,
                              .sampling = &sampler->options,
-                             .ends = ends,
-                             .n_ends = n_ends,
+                             .ends = ends.ids,
+                             .n_ends = ends.n,
+                             .min_tokens = ends.min_tokens,
                              .seen = sampler->seen,
                              .n_seen = sampler->n_seen,
                              .counts = sampler->counts};
@@ -100,8 +109,8 @@ static size_t decode(fixture *self, cf_sampler *sampler, const cf_token *ends, s
             assert_true(one->id >= 0 && one->id < self->shape.n_vocab);
             cf_sampler_see(sampler, one->id, true);
             last = one->id;
-            for (size_t e = 0; e < n_ends; e++)
-                is_over = is_over || one->id == ends[e];
+            for (size_t e = 0; e < ends.n; e++)
+                is_over = is_over || one->id == ends.ids[e];
         }
         assert_ok(cuda->decode_end(self->gpu.session, &error), error);
         pos += n_now;
@@ -135,7 +144,7 @@ static void any_number_of_tokens_a_launch_gives_the_same_bits(void **state)
         for (size_t e = 0; e < sizeof each / sizeof *each; e++) {
             cf_sampler sampler;
             make_sampler(&self, &samplings[s], &sampler);
-            size_t n = decode(&self, &sampler, NULL, 0, N_TOKENS, each[e], e == 0 ? first : again);
+            size_t n = decode(&self, &sampler, none, N_TOKENS, each[e], e == 0 ? first : again);
             assert_int_equal(n, N_TOKENS);
             if (e > 0)
                 assert_memory_equal(first, again, sizeof first);
@@ -154,7 +163,7 @@ static void greedy_tokens_are_those_of_single_steps(void **state)
     test_skip_without(&cf_cuda_backend);
     set_up(&self, 4003);
     make_sampler(&self, &greedy, &sampler);
-    decode(&self, &sampler, NULL, 0, N_TOKENS, 64, found);
+    decode(&self, &sampler, none, N_TOKENS, 64, found);
     for (size_t i = 0; i < N_TOKENS; i++) {
         step_to(&self, found, i);
         size_t n_vocab = (size_t)self.shape.n_vocab;
@@ -237,23 +246,29 @@ static void penalise(const cf_sampler *sampler, float *logits)
 }
 
 /* Decodes, then walks the same tokens in single steps, choosing on the host at each. */
-static void compare_drawn(fixture *self, const cf_sampling *sampling, const char *name)
+static void compare_drawn(fixture *self, const cf_sampling *sampling, endings ends,
+                          const char *name)
 {
     static cf_decoded found[N_DRAWN];
     cf_sampler sampler, host;
-    size_t n_vocab = (size_t)self->shape.n_vocab, n_other = 0;
+    size_t n_vocab = (size_t)self->shape.n_vocab, n_other = 0, n_banned;
     make_sampler(self, sampling, &sampler);
     make_sampler(self, sampling, &host);
-    decode(self, &sampler, NULL, 0, N_DRAWN, 50, found);
-    for (size_t i = 0; i < N_DRAWN; i++) {
+    size_t n = decode(self, &sampler, ends, N_DRAWN, 50, found);
+    assert_true(n >= ends.min_tokens);
+    for (size_t i = 0; i < n; i++) {
         cf_error error;
         cf_token id;
         step_to(self, found, i);
         double log_sum = cf_logits_log_sum(self->logits, n_vocab);
         assert_true(fabs((double)found[i].logprob - ((double)self->logits[found[i].id] - log_sum)) <
                     LOGPROB_TOLERANCE);
-        assert_ok(cf_sampler_choose(&host, self->logits, NULL, 0, i, &id, &error), error);
+        n_banned = i < ends.min_tokens ? ends.n : 0;
+        assert_ok(cf_sampler_choose(&host, self->logits, ends.ids, n_banned, i, &id, &error),
+                  error);
         penalise(&host, self->logits);
+        for (size_t b = 0; b < n_banned; b++)
+            self->logits[ends.ids[b]] = -INFINITY;
         n_other += id != found[i].id;
         if (host.options.temperature > 0)
             assert_true(miss(&host.options, self->logits, n_vocab,
@@ -263,8 +278,8 @@ static void compare_drawn(fixture *self, const cf_sampling *sampling, const char
             assert_int_equal(id, found[i].id);
         cf_sampler_see(&host, found[i].id, true);
     }
-    print_message("    %s, vocabulary %zu: %zu of %d tokens are not the CPU's\n", name, n_vocab,
-                  n_other, N_DRAWN);
+    print_message("    %s, vocabulary %zu: %zu of %zu tokens are not the CPU's\n", name, n_vocab,
+                  n_other, n);
     cf_sampler_free(&sampler);
     cf_sampler_free(&host);
 }
@@ -302,7 +317,7 @@ static void drawn_tokens_are_those_of_the_engine(void **state)
             cf_sampling sampling = cases[c].sampling;
             sampling.size = sizeof sampling;
             sampling.seed = 1000 + c;
-            compare_drawn(&self, &sampling, cases[c].name);
+            compare_drawn(&self, &sampling, none, cases[c].name);
         }
         tear_down(&self);
     }
@@ -362,7 +377,7 @@ static void a_launch_can_be_stopped(void **state)
     test_skip_without(&cf_cuda_backend);
     set_up(&self, 1009);
     make_sampler(&self, &greedy, &sampler);
-    decode(&self, &sampler, NULL, 0, N_TOKENS, N_TOKENS, found);
+    decode(&self, &sampler, none, N_TOKENS, N_TOKENS, found);
     step_to(&self, found, 3);
     expected = self.logits[17];
     for (size_t n_taken = 0; n_taken < N_TOKENS / 5; n_taken++) {
@@ -394,14 +409,51 @@ static void an_end_stops_the_launch(void **state)
     test_skip_without(&cf_cuda_backend);
     set_up(&self, 1009);
     make_sampler(&self, &sampling, &sampler);
-    decode(&self, &sampler, NULL, 0, N_TOKENS, N_TOKENS, found);
+    decode(&self, &sampler, none, N_TOKENS, N_TOKENS, found);
     for (size_t at = 0; at < N_TOKENS && at < 30; at += 3) {
         const cf_token ends[] = {1008, found[at].id};
-        size_t n = decode(&self, &sampler, ends, 2, N_TOKENS, 64, again);
+        size_t n = decode(&self, &sampler, (endings){ends, 2, 0}, N_TOKENS, 64, again);
         assert_in_range(n, 1, at + 1);
         assert_memory_equal(found, again, n * sizeof *found);
     }
     cf_sampler_free(&sampler);
+    tear_down(&self);
+}
+
+/* The bans end within a launch: the tokens that would come without them are the ends. */
+static void no_end_is_chosen_before_min_tokens(void **state)
+{
+    enum { N_BEFORE = 70, N_ENDS = 8 };
+    static const struct {
+        const char *name;
+        cf_sampling sampling;
+    } cases[] = {
+        {"greedy, ends banned", {.temperature = 0}},
+        {"greedy, penalties, ends banned", {.repetition_penalty = 1.2f}},
+        {"temperature 1, ends banned", {.temperature = 1}},
+        {"top_k 3, ends banned", {.temperature = 1, .top_k = 3}},
+        {"top_p 0.5, ends banned", {.temperature = 1, .top_p = 0.5f}},
+        {"min_p 0.3, presence 0.4, ends banned",
+         {.temperature = 1, .min_p = 0.3f, .presence_penalty = 0.4f}},
+    };
+    static cf_decoded free_ones[N_DRAWN];
+    fixture self;
+    (void)state;
+    test_skip_without(&cf_cuda_backend);
+    set_up(&self, 1009);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        cf_sampling sampling = cases[c].sampling;
+        cf_token ends[N_ENDS];
+        cf_sampler sampler;
+        sampling.size = sizeof sampling;
+        sampling.seed = 2000 + c;
+        make_sampler(&self, &sampling, &sampler);
+        decode(&self, &sampler, none, N_DRAWN, 50, free_ones);
+        cf_sampler_free(&sampler);
+        for (size_t e = 0; e < N_ENDS; e++)
+            ends[e] = free_ones[e].id;
+        compare_drawn(&self, &sampling, (endings){ends, N_ENDS, N_BEFORE}, cases[c].name);
+    }
     tear_down(&self);
 }
 
@@ -471,6 +523,7 @@ int main(void)
         cmocka_unit_test(draws_have_the_probabilities_of_the_logits),
         cmocka_unit_test(a_launch_can_be_stopped),
         cmocka_unit_test(an_end_stops_the_launch),
+        cmocka_unit_test(no_end_is_chosen_before_min_tokens),
         cmocka_unit_test(the_engine_generates_the_same_in_one_call_and_in_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

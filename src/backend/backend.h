@@ -43,6 +43,7 @@ typedef struct cf_decode {
     const cf_sampling *sampling; /* with every default filled in */
     const cf_token *ends;        /* [n_ends]: after one of these no more are chosen */
     size_t n_ends;
+    size_t min_tokens;    /* of the generation, before which none of `ends` is chosen */
     const cf_token *seen; /* [n_seen]: each token of prompt and generation once; for penalties */
     size_t n_seen;
     const uint32_t *counts; /* [n_vocab]: how often each was generated */

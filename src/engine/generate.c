@@ -248,8 +248,7 @@ static void report_probabilities(cf_generation *generation, double log_sum, cf_e
 /* Where the last token was chosen by the backend, or will be: all but the first. */
 static bool can_look_ahead(const cf_generation *generation)
 {
-    return generation->is_pending && generation->n_top == 0 &&
-           (generation->n_tokens >= generation->min_tokens || generation->n_ends == 0);
+    return generation->is_pending && generation->n_top == 0;
 }
 
 /* Tokens that are still to come, if nothing else ends the generation. */
@@ -293,6 +292,7 @@ static cf_status step_ahead(cf_generation *generation, bool *is_able, cf_event *
                         .sampling = &sampler->options,
                         .ends = generation->ends,
                         .n_ends = generation->n_ends,
+                        .min_tokens = generation->min_tokens,
                         .seen = sampler->seen,
                         .n_seen = sampler->n_seen,
                         .counts = sampler->counts};

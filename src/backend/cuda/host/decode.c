@@ -27,7 +27,8 @@ size_t cf_cuda_decode_limit(const cf_backend_session *session, const cf_decode *
     const cf_sampling *sampling = decode->sampling;
     const cf_schedule *schedule = &session->model->schedule;
     bool can_draw = sampling->temperature == 0 || isfinite(1 / sampling->temperature);
-    if (sampling->n_bias > 0 || decode->n_ends > CF_MAX_ENDS || !can_draw)
+    bool has_others = decode->n_ends < (size_t)schedule->shape.n_vocab;
+    if (sampling->n_bias > 0 || decode->n_ends > CF_MAX_ENDS || !can_draw || !has_others)
         return 0;
     double seconds = (double)cf_schedule_token_bytes(schedule) / BYTES_PER_SECOND;
     double n = LAUNCH_SECONDS / seconds;
@@ -62,6 +63,7 @@ static void set_choice(cf_backend_session *session, const cf_decode *decode)
     choice->frequency_penalty = sampling->frequency_penalty;
     choice->seed = sampling->seed;
     choice->index = decode->index;
+    choice->min_tokens = decode->min_tokens;
     choice->n_ends = (int32_t)decode->n_ends;
     for (size_t i = 0; i < decode->n_ends; i++)
         choice->ends[i] = decode->ends[i];

@@ -9,7 +9,8 @@
 
 #include <float.h>
 
-/* What is known of a set of logits. "Adjusted": after penalties. */
+/* What is known of a set of logits. "Adjusted": after penalties, those of banned tokens -infinity.
+ */
 struct choice_part {
     float raw_max, raw_sum; /* Σ exp(raw - raw_max) */
     float best;             /* the largest adjusted one, */
@@ -127,19 +128,51 @@ static __device__ __forceinline__ float penalised(const cf_token_choice &choice,
     return __fsub_rn(logit, count > 0 ? choice.presence_penalty : 0);
 }
 
-/* This thread's part of the block's own logits; leaves the adjusted ones for whoever filters. */
-static __device__ __forceinline__ choice_part judge_own(const cf_token_args &args, int thread)
+static __device__ __forceinline__ bool is_end(const cf_token_choice &choice, cf_token token)
 {
+    bool found = false;
+    for (int32_t i = 0; i < choice.n_ends; i++)
+        found = found || choice.ends[i] == token;
+    return found;
+}
+
+/* Whether the token at `index` of the generation must be none that ends it. */
+static __device__ __forceinline__ bool bans_ends(const cf_token_choice &choice, uint64_t index)
+{
+    return choice.n_ends > 0 && index < choice.min_tokens;
+}
+
+/* Whether what is drawn from differs from the raw logits. */
+static __device__ __forceinline__ bool is_adjusted(const cf_token_choice &choice, uint64_t index)
+{
+    return choice.seen != NULL || bans_ends(choice, index);
+}
+
+/* Of one logit: `adjusted` is -infinity if the token is banned. */
+static __device__ __forceinline__ choice_part part_of(float raw, float adjusted, int32_t row)
+{
+    if (adjusted == -INFINITY)
+        return {raw, 1, -FLT_MAX, INT32_MAX, 0, FLT_MAX};
+    return {raw, 1, adjusted, row, 1, adjusted};
+}
+
+/* This thread's part of the block's own logits; leaves the adjusted ones for whoever filters. */
+static __device__ __forceinline__ choice_part judge_own(const cf_token_args &args, uint64_t index,
+                                                        int thread)
+{
+    const cf_token_choice &choice = args.choice;
     own_rows own = block_rows(args);
     choice_part part = choice_nothing();
 #pragma unroll 1
     for (int32_t row = own.first + thread; row < own.first + own.n; row += N_VECTOR_THREADS) {
         float raw = __ldcg(args.session.logits + row), adjusted = raw;
-        if (args.choice.seen != NULL) {
-            adjusted = penalised(args.choice, raw, __ldcg(args.choice.seen + row));
-            args.choice.adjusted[row] = adjusted;
-        }
-        part = choice_merged(args, part, {raw, 1, adjusted, row, 1, adjusted});
+        if (choice.seen != NULL)
+            adjusted = penalised(choice, raw, __ldcg(choice.seen + row));
+        if (bans_ends(choice, index) && is_end(choice, row))
+            adjusted = -INFINITY;
+        if (is_adjusted(choice, index))
+            choice.adjusted[row] = adjusted;
+        part = choice_merged(args, part, part_of(raw, adjusted, row));
     }
     return part;
 }

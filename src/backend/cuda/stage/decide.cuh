@@ -7,14 +7,6 @@
 
 #include "backend/cuda/stage/sample.cuh"
 
-static __device__ __forceinline__ bool is_end(const cf_token_choice &choice, cf_token token)
-{
-    bool found = false;
-    for (int32_t i = 0; i < choice.n_ends; i++)
-        found = found || choice.ends[i] == token;
-    return found;
-}
-
 /* The host finds each token as soon as it is chosen. */
 static __device__ __forceinline__ void report(const cf_token_args &args, const token_turn &turn,
                                               uint32_t id, float logprob)
@@ -37,7 +29,7 @@ static __device__ __forceinline__ void report_token(const cf_token_args &args,
 
 static __device__ __forceinline__ bool is_finite(const choice_part &all)
 {
-    return isfinite(all.raw_max + logf(all.raw_sum)) && isfinite(all.weight);
+    return isfinite(all.raw_max + logf(all.raw_sum)) && isfinite(all.weight) && all.weight > 0;
 }
 
 /*
@@ -48,12 +40,13 @@ static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn
 {
     choice_state &state = choice_shared(args);
     uint32_t epoch = choice_epoch(args, turn);
+    uint64_t index = args.choice.index + turn.index; /* in the generation */
     bool wish = false;
     /* From far, but there before the last logit. */
     if (blockIdx.x == 0 && thread == 0)
         wish = host_load(args.choice.wish) != 0;
     barrier_wait(&state.judged, turn.index & 1); /* this block's logits are there */
-    choice_part part = choice_of_block(args, judge_own(args, thread), thread);
+    choice_part part = choice_of_block(args, judge_own(args, index, thread), thread);
     if (thread == 0) {
         publish_part(args, part, wish, epoch);
         gpu_count(counter_of(args, CF_COUNTER_CHOICE));
@@ -64,7 +57,7 @@ static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn
     bool can_choose = is_finite(all);
     cf_token token = all.id;
     if (can_choose && args.choice.inverse_temperature > 0)
-        token = sample_token(args, all, args.choice.index + turn.index, thread);
+        token = sample_token(args, all, index, thread);
     if (thread == 0) {
         state.token = token;
         state.is_stopped = wish || !can_choose || is_end(args.choice, token);

@@ -126,14 +126,15 @@ struct sample_logits {
 };
 
 static __device__ __forceinline__ sample_logits sample_take(const cf_token_args &args,
-                                                            const choice_part &all, int thread)
+                                                            const choice_part &all, uint64_t index,
+                                                            int thread)
 {
     own_rows own = block_rows(args);
     int32_t each = (own.n + N_VECTOR_THREADS - 1) / N_VECTOR_THREADS;
     int32_t begin = own.first + min(thread * each, own.n);
     int32_t end = min(begin + each, own.first + own.n);
-    sample_logits logits = {args.choice.seen != NULL ? args.choice.adjusted : args.session.logits,
-                            begin, end};
+    sample_logits logits = {
+        is_adjusted(args.choice, index) ? args.choice.adjusted : args.session.logits, begin, end};
 #pragma unroll
     for (int k = 0; k < SAMPLE_HELD; k++)
         logits.held[k] = begin + k < end ? __ldcg(logits.values + begin + k) : 0;
@@ -470,7 +471,7 @@ static __device__ __forceinline__ int32_t sample_token(const cf_token_args &args
 {
     const cf_token_choice &choice = args.choice;
     sample_space &space = sample_shared(args);
-    sample_logits logits = sample_take(args, all, thread);
+    sample_logits logits = sample_take(args, all, index, thread);
     if (thread == 0) {
         space.limit = -FLT_MAX;
         space.limit_id = INT32_MAX;

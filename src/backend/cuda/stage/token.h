@@ -136,6 +136,7 @@ typedef struct cf_token_choice {
     int32_t top_k;
     int32_t n_ends;
     cf_token ends[CF_MAX_ENDS]; /* the launch ends with one of these */
+    uint64_t min_tokens;        /* of the generation, before which none of these is chosen */
     uint64_t seed, index;       /* of the random numbers; `index` is the first token's */
     uint32_t n_before;          /* tokens that this session has chosen before */
     uint32_t *seen;             /* [n_vocab], or NULL: no penalties */
