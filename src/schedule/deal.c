@@ -39,22 +39,52 @@ static int32_t lightest(const int64_t *weights, int32_t n)
     return best;
 }
 
-/* How many free tiles each block gets, so that all stream the same weights in a layer, to a tile.
+/* Weights of one tile of qkv or up, and of one unit of residual rows. */
+static int64_t tile_weight(const cf_schedule *schedule)
+{
+    return (int64_t)schedule->tile_rows * schedule->shape.d_model;
+}
+
+static int64_t unit_weight(const cf_schedule *schedule)
+{
+    return (int64_t)schedule->unit_rows * (schedule->shape.d_model + schedule->shape.d_ffn);
+}
+
+/*
+ * What attention costs a block, as weights that it could stream meanwhile. With a short context
+ * only the first blocks attend, one a head, with a longer one two and more; in the end all do, and
+ * what the first ones got less of makes no difference. Four tiles were the best of what was tried
+ * (docs/speed_log.md); in small models fewer, so that every block still gets some of up.
+ */
+static int64_t attention_weight(const cf_schedule *schedule, int32_t block)
+{
+    const cf_shape *shape = &schedule->shape;
+    const cf_share *shares = schedule->shares;
+    int64_t more_units = shares[0].n_units - shares[schedule->n_blocks - 1].n_units;
+    int64_t up = (int64_t)shape->d_ffn * shape->d_model / schedule->n_blocks;
+    int64_t spare = up - more_units * unit_weight(schedule) - 2 * tile_weight(schedule);
+    int64_t most = 4 * tile_weight(schedule), split = block / shape->n_heads;
+    if (split > 1 || spare < 0)
+        return 0;
+    return (spare < most ? spare : most) / (split + 1);
+}
+
+/*
+ * How many free tiles each block gets, so that all have the same to do in a layer, to a tile: the
+ * weights that they stream, and attention.
  */
 static void level(const cf_schedule *schedule, int64_t *weights, int32_t *quotas)
 {
-    int64_t d_model = schedule->shape.d_model;
-    int64_t tile = schedule->tile_rows * d_model;
-    int64_t unit = schedule->unit_rows * (d_model + schedule->shape.d_ffn);
     for (int32_t b = 0; b < schedule->n_blocks; b++) {
         quotas[b] = 0;
-        weights[b] = unit * schedule->shares[b].n_units;
+        weights[b] =
+            unit_weight(schedule) * schedule->shares[b].n_units + attention_weight(schedule, b);
     }
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         int32_t n_tiles = is_free(&schedule->phases[p]) ? n_tiles_of(&schedule->phases[p]) : 0;
         for (int32_t t = 0; t < n_tiles; t++) {
             int32_t b = lightest(weights, schedule->n_blocks);
-            weights[b] += tile;
+            weights[b] += tile_weight(schedule);
             quotas[b]++;
         }
     }

@@ -244,23 +244,28 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->ring = shared->total;
 }
 
+/* Slots of a ring that `n_consumers` drain: each belongs to one consumer and to one producer. */
+static int32_t ring_slots(int32_t n_fitting, int32_t n_consumers, int32_t n_producers)
+{
+    int32_t step = n_consumers % n_producers == 0 ? n_consumers : n_consumers * n_producers;
+    return n_fitting / step * step;
+}
+
 /*
- * The number of consumer warps, about 8, that lets the ring use most of the slots that fit. Each
- * slot belongs to one consumer and to one producer.
+ * The most consumer warps that leave at most a quarter of the slots unused: attention wants many. A
+ * tenth beside two producers makes these slower.
  */
 static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 {
-    static const int32_t candidates[] = {8, 9, 7, 10, 6};
-    schedule->n_slots = schedule->n_consumers =
-        min(n_fitting, 6) / schedule->n_producers * schedule->n_producers;
-    for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
-        int32_t n_slots = n_fitting / candidates[i] * candidates[i];
-        if (n_slots % schedule->n_producers != 0)
-            n_slots -= candidates[i];
-        if (n_slots <= schedule->n_slots)
+    int32_t n_producers = schedule->n_producers;
+    int32_t most = n_producers == 1 ? CF_SCHEDULE_MAX_CONSUMERS : CF_SCHEDULE_MAX_CONSUMERS - 1;
+    schedule->n_slots = schedule->n_consumers = min(n_fitting, 6) / n_producers * n_producers;
+    for (int32_t n = 6; n <= most; n++) {
+        int32_t n_slots = ring_slots(n_fitting, n, n_producers);
+        if (4 * n_slots < 3 * n_fitting)
             continue;
         schedule->n_slots = n_slots;
-        schedule->n_consumers = candidates[i];
+        schedule->n_consumers = n;
     }
 }
 
@@ -293,17 +298,22 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
 }
 
 /*
- * The KV cache's tiles come before the first phase that residual rows are made of: q is long made
- * then where up streams before it, and what attention feeds is still to come.
+ * The KV cache's tiles come before the first phase that residual rows are made of, and where up is
+ * streamed before that, in the midst of it: q is made by then, and what attention feeds is still to
+ * come.
  */
 static void place_kv(cf_schedule *schedule)
 {
     for (int32_t b = 0; b < schedule->n_blocks; b++) {
         cf_share *share = &schedule->shares[b];
+        int32_t n_before = 0, n_up = 0;
         for (int32_t p = 0; schedule->phases[p].matrix != CF_MATRIX_DENSE &&
                             schedule->phases[p].matrix != CF_MATRIX_DOWN;
-             p++)
-            share->kv_place += share->n_phase_tiles[p];
+             p++) {
+            n_before += share->n_phase_tiles[p];
+            n_up += schedule->phases[p].matrix == CF_MATRIX_UP ? share->n_phase_tiles[p] : 0;
+        }
+        share->kv_place = n_before - n_up / 2;
     }
 }
 

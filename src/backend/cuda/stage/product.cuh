@@ -6,6 +6,7 @@
 #include "backend/cuda/device/warp.cuh"
 
 #define LANE_ELEMENTS 8
+#define PIECE_ELEMENTS (32 * LANE_ELEMENTS)
 
 /* Adds eight products to two sums, which are independent so that they overlap. */
 template <class format>
@@ -30,14 +31,13 @@ static __device__ __forceinline__ void load_elements(float2 (&x)[4], const char 
     x[3] = format_f16::unpack(packed.w);
 }
 
-/* Sums of `rows` rows that lie one after the other in `weights`; the same in every lane. */
-template <class format, int rows>
-static __device__ __forceinline__ void row_products(float (&sums)[rows], const char *weights,
-                                                    const char *vector, int32_t n_columns, int lane)
+/* Adds up the columns from `c` on, `n_pieces` of 256 that are under way together. */
+template <class format, int rows, int n_pieces>
+static __device__ __forceinline__ void add_columns(float2 (&partial)[rows], const char *weights,
+                                                   const char *vector, int32_t n_columns, int32_t c)
 {
-    float2 partial[rows] = {};
-#pragma unroll 5
-    for (int32_t c = lane * LANE_ELEMENTS; c < n_columns; c += 32 * LANE_ELEMENTS) {
+#pragma unroll
+    for (int i = 0; i < n_pieces; i++, c += PIECE_ELEMENTS) {
         float2 x[4];
         load_elements(x, vector + 2 * c);
 #pragma unroll
@@ -45,6 +45,33 @@ static __device__ __forceinline__ void row_products(float (&sums)[rows], const c
             const char *row = weights + 2 * (r * n_columns + c);
             add_products<format>(partial[r], *reinterpret_cast<const uint4 *>(row), x);
         }
+    }
+}
+
+/* Sums of `rows` rows that lie one after the other in `weights`; the same in every lane. */
+template <class format, int rows>
+static __device__ __forceinline__ void row_products(float (&sums)[rows], const char *weights,
+                                                    const char *vector, int32_t n_columns, int lane)
+{
+    float2 partial[rows] = {};
+    int32_t c = lane * LANE_ELEMENTS;
+    /* No remainder, in which every load would be waited for, in the shapes there are. */
+    if (n_columns % (5 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 5 * PIECE_ELEMENTS)
+            add_columns<format, rows, 5>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (4 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 4 * PIECE_ELEMENTS)
+            add_columns<format, rows, 4>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (3 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 3 * PIECE_ELEMENTS)
+            add_columns<format, rows, 3>(partial, weights, vector, n_columns, c);
+    } else {
+#pragma unroll 1
+        for (; c < n_columns; c += PIECE_ELEMENTS)
+            add_columns<format, rows, 1>(partial, weights, vector, n_columns, c);
     }
 #pragma unroll
     for (int r = 0; r < rows; r++)
