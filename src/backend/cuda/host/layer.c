@@ -44,7 +44,8 @@ static cf_status clear_scratch(cf_layer *layer, size_t n_bytes, cf_error *error)
 static cf_status prepare_kernel(cf_layer *layer, cf_error *error)
 {
     const cf_layer_plan *plan = &layer->args.plan;
-    int n_blocks = 0, n_threads = 32 * (plan->n_consumers + 1 + CF_LAYER_N_HELPERS);
+    int n_blocks = 0,
+        n_threads = 32 * (plan->n_consumers + CF_LAYER_N_PRODUCERS + CF_LAYER_N_HELPERS);
     layer->kernel = cf_layer_kernel(plan->options.dtype);
     CF_CUDA_TRY(cudaFuncSetAttribute(layer->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      plan->layout.total),
@@ -160,7 +161,7 @@ static cf_status check_pointers(const cf_layer_tensors *tensors, bool whole, cf_
 static cudaError_t launch(const cf_layer *layer, const cf_layer_args *args, cudaStream_t stream)
 {
     const cf_layer_plan *plan = &args->plan;
-    unsigned n_warps = (unsigned)plan->n_consumers + 1 + CF_LAYER_N_HELPERS;
+    unsigned n_warps = (unsigned)plan->n_consumers + CF_LAYER_N_PRODUCERS + CF_LAYER_N_HELPERS;
     cudaLaunchAttribute attributes[] = {
         {.id = cudaLaunchAttributeCooperative, .val.cooperative = 1},
         {.id = cudaLaunchAttributeProgrammaticStreamSerialization,

@@ -157,23 +157,19 @@ static void lay_out_all_but_ring(cf_layer_plan *plan)
     layout->ring = layout->total;
 }
 
-/* As many consumers, to eight, as let the ring use most of the slots that fit. */
+/* All slots that fit, and no more consumers than slots. */
 static cf_status lay_out_ring(cf_layer_plan *plan, int32_t shared_bytes, cf_error *error)
 {
-    int32_t n_fitting =
-        min((shared_bytes - plan->layout.ring) / plan->slot_bytes, CF_LAYER_MAX_SLOTS);
-    for (int32_t n = min(CF_LAYER_MAX_CONSUMERS, n_fitting); n >= 4 || n == n_fitting; n--) {
-        if (n < 2 || n_fitting / n * n <= plan->n_slots)
-            continue;
-        plan->n_consumers = n;
-        plan->n_slots = n_fitting / n * n;
-    }
-    if (plan->n_slots < 2)
+    int32_t n_fitting = (shared_bytes - plan->layout.ring) / plan->slot_bytes;
+    plan->n_slots = min(n_fitting, CF_LAYER_MAX_SLOTS);
+    plan->n_consumers = min(plan->n_slots, CF_LAYER_MAX_CONSUMERS);
+    if (plan->n_slots < CF_LAYER_N_PRODUCERS)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "the layer kernel needs %d bytes of shared memory, the GPU has %d a block",
                        plan->layout.ring + 2 * plan->slot_bytes, shared_bytes);
-    plan->n_window =
-        min(max(2, (WINDOW_BYTES + plan->slot_bytes / 2) / plan->slot_bytes), plan->n_slots);
+    int32_t each = CF_LAYER_N_PRODUCERS * plan->slot_bytes;
+    int32_t n_window = max(1, (WINDOW_BYTES + each / 2) / each) * CF_LAYER_N_PRODUCERS;
+    plan->n_window = min(n_window, plan->n_slots / CF_LAYER_N_PRODUCERS * CF_LAYER_N_PRODUCERS);
     /* All of it, so that no two launches ever share a multiprocessor. */
     plan->layout.total = shared_bytes;
     return CF_STATUS_OK;

@@ -4,7 +4,7 @@
  * multiprocessor, and its warps have three roles that meet in shared memory only:
  *
  *     consumers   multiply tiles and publish or store the sums
- *     producer    streams the tiles into the ring, never waiting for anything but room
+ *     producers   stream the tiles into the ring in turn, never waiting for anything but room
  *     helpers     LayerNorms, attention, and what other blocks have published, into shared memory
  */
 #include "backend/cuda/kernel/layer.h"
@@ -14,7 +14,8 @@
 #include "backend/cuda/stage/layer_norm.cuh"
 #include "backend/cuda/stage/layer_stream.cuh"
 
-#define MAX_LAYER_THREADS (32 * (CF_LAYER_MAX_CONSUMERS + 1 + CF_LAYER_N_HELPERS))
+#define MAX_LAYER_THREADS                                                                          \
+    (32 * (CF_LAYER_MAX_CONSUMERS + CF_LAYER_N_PRODUCERS + CF_LAYER_N_HELPERS))
 
 /* Each warp fetches a line of the arguments: they come from far, and would one after the other. */
 static __device__ __forceinline__ void touch_arguments(const cf_layer_args &args, int warp)
@@ -75,13 +76,13 @@ static __global__ void __launch_bounds__(MAX_LAYER_THREADS, 1)
     init_layer_block(args, cf_layer_share_of(&args.plan, blockIdx.x));
     __syncthreads(); /* publishes all of it to all roles */
     grid_await_previous();
-    int32_t n_consumers = args.plan.n_consumers;
+    int32_t n_consumers = args.plan.n_consumers, n_streaming = n_consumers + CF_LAYER_N_PRODUCERS;
     if (warp < n_consumers)
         stage_layer_consume<format>(args, warp, lane);
-    else if (warp == n_consumers)
-        stage_layer_stream(args, lane);
+    else if (warp < n_streaming)
+        stage_layer_stream(args, warp - n_consumers, lane);
     else
-        stage_helpers<format>(args, threadIdx.x - 32 * (n_consumers + 1));
+        stage_helpers<format>(args, threadIdx.x - 32 * n_streaming);
 }
 
 extern "C" const void *cf_layer_kernel(cf_dtype dtype)

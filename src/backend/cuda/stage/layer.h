@@ -19,8 +19,9 @@
 #endif
 
 enum {
-    CF_LAYER_N_HELPERS = 7, /* warps beside consumers and producer: 16 in all, for 128 registers */
-    CF_LAYER_MAX_CONSUMERS = 8,
+    CF_LAYER_N_HELPERS = 7, /* warps: 16 in all, for 128 registers a thread */
+    CF_LAYER_N_PRODUCERS = 2,
+    CF_LAYER_MAX_CONSUMERS = 7,
     CF_LAYER_MAX_SLOTS = 32,
     CF_LAYER_MAX_CHUNKS = 8,     /* of the MLP's inner vector */
     CF_LAYER_MAX_D_MODEL = 6144, /* four pieces of 8 a helper thread; a row is one tile */

@@ -28,6 +28,23 @@ struct layer_block {
 };
 static_assert(sizeof(layer_block) <= CF_LAYER_FIXED_BYTES, "the layout reserves too little");
 
+/* A slot of the ring, and which of its uses: a warp never lags by more than one. */
+struct layer_slot {
+    int32_t index;
+    uint32_t parity;
+};
+
+/* Tile t lies in slot t mod n_slots; n_tiles, at most n_slots, later. */
+static __device__ __forceinline__ void layer_slot_advance(layer_slot &slot, int32_t n_tiles,
+                                                          int32_t n_slots)
+{
+    slot.index += n_tiles;
+    if (slot.index >= n_slots) {
+        slot.index -= n_slots;
+        slot.parity ^= 1;
+    }
+}
+
 static __device__ __forceinline__ char *layer_memory()
 {
     extern __shared__ __align__(128) char memory[];

@@ -1,4 +1,4 @@
-/* The producer of the layer kernel: one warp that brings the block's tiles into the ring. */
+/* The producers of the layer kernel: warps that bring the block's tiles into the ring in turn. */
 #ifndef CF_CUDA_STAGE_LAYER_STREAM_CUH
 #define CF_CUDA_STAGE_LAYER_STREAM_CUH
 
@@ -23,33 +23,33 @@ static __device__ __forceinline__ uint32_t tile_bytes(const cf_layer_tile &tile)
     return 2 * tile.n_rows * tile.n_columns;
 }
 
-static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &args, int lane)
+static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &args, int producer,
+                                                          int lane)
 {
     const cf_layer_plan &plan = args.plan;
     layer_block &block = layer_shared();
     cf_layer_share share = block.share;
     char *ring = layer_at<char>(plan.layout.ring);
-    int32_t slot = 0, oldest = 0, n_in_flight = 0;
-    uint32_t parity = 0, oldest_parity = 0;
+    int32_t n_window = plan.n_window / CF_LAYER_N_PRODUCERS, n_in_flight = 0;
+    layer_slot next = {producer, 0}, oldest = next;
 #pragma unroll 1
-    for (int32_t t = 0; t < share.n_tiles; t++) {
+    for (int32_t t = producer; t < share.n_tiles; t += CF_LAYER_N_PRODUCERS) {
         cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, t);
         const char *source = tile_source(args, tile);
         uint32_t n_bytes = tile_bytes(tile);
         /* Protects the tile that lay here: its warp has read it. */
-        barrier_wait(&block.empty[slot], parity ^ 1);
-        if (n_in_flight < plan.n_window) {
+        barrier_wait(&block.empty[next.index], next.parity ^ 1);
+        if (n_in_flight < n_window) {
             n_in_flight++;
         } else {
-            barrier_wait(&block.full[oldest], oldest_parity);
-            oldest = oldest + 1 == plan.n_slots ? 0 : oldest + 1;
-            oldest_parity ^= oldest == 0;
+            barrier_wait(&block.full[oldest.index], oldest.parity);
+            layer_slot_advance(oldest, CF_LAYER_N_PRODUCERS, plan.n_slots);
         }
-        warp_copy_begin(&block.full[slot], n_bytes, lane);
-        warp_copy(ring + slot * plan.slot_bytes, source, n_bytes, &block.full[slot], lane);
-        warp_copy_end(&block.full[slot], lane);
-        slot = slot + 1 == plan.n_slots ? 0 : slot + 1;
-        parity ^= slot == 0;
+        uint64_t *full = &block.full[next.index];
+        warp_copy_begin(full, n_bytes, lane);
+        warp_copy(ring + next.index * plan.slot_bytes, source, n_bytes, full, lane);
+        warp_copy_end(full, lane);
+        layer_slot_advance(next, CF_LAYER_N_PRODUCERS, plan.n_slots);
     }
 }
 
