@@ -169,7 +169,8 @@ static void check_memory(const cf_layer_plan *plan, const cf_gpu_limits *limits)
     const cf_layer_layout *layout = &plan->layout;
     assert_true(plan->n_slots >= 2 && plan->n_slots <= CF_LAYER_MAX_SLOTS);
     assert_in_range(plan->n_consumers, 1, CF_LAYER_MAX_CONSUMERS);
-    assert_true(plan->n_consumers <= plan->n_slots);
+    assert_int_equal(plan->n_slots % plan->n_consumers, 0);
+    assert_int_equal(plan->n_slots % CF_LAYER_N_PRODUCERS, 0);
     assert_in_range(plan->n_window, CF_LAYER_N_PRODUCERS, plan->n_slots);
     assert_int_equal(plan->n_window % CF_LAYER_N_PRODUCERS, 0);
     assert_true(layout->ring + plan->n_slots * plan->slot_bytes <= layout->total);

@@ -200,7 +200,7 @@ static int32_t attention_bytes(int32_t d_head)
 static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 {
     int32_t offset = shared->total;
-    shared->total += round_up(n_bytes, 128);
+    shared->total += round_up(n_bytes, 16);
     return offset;
 }
 
@@ -241,32 +241,35 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->choice = place(shared, CF_SCHEDULE_CHOICE_BYTES);
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);
-    shared->ring = shared->total;
+    shared->ring = shared->total = round_up(shared->total, 128);
 }
 
-/* Slots of a ring that `n_consumers` drain: each belongs to one consumer and to one producer. */
 static int32_t ring_slots(int32_t n_fitting, int32_t n_consumers, int32_t n_producers)
 {
     int32_t step = n_consumers % n_producers == 0 ? n_consumers : n_consumers * n_producers;
     return n_fitting / step * step;
 }
 
-/*
- * The most consumer warps that leave at most a quarter of the slots unused: attention wants many. A
- * tenth beside two producers makes these slower.
- */
+int32_t cf_ring_consumers(int32_t n_fitting, int32_t most, int32_t n_producers, int32_t *n_slots)
+{
+    int32_t most_slots = 0, best = 0;
+    *n_slots = 0;
+    for (int32_t n = 1; n <= most; n++)
+        most_slots = max(most_slots, ring_slots(n_fitting, n, n_producers));
+    for (int32_t n = 1; n <= most; n++)
+        if (5 * ring_slots(n_fitting, n, n_producers) >= 4 * most_slots) {
+            best = n;
+            *n_slots = ring_slots(n_fitting, n, n_producers);
+        }
+    return best;
+}
+
 static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 {
-    int32_t n_producers = schedule->n_producers;
-    int32_t most = n_producers == 1 ? CF_SCHEDULE_MAX_CONSUMERS : CF_SCHEDULE_MAX_CONSUMERS - 1;
-    schedule->n_slots = schedule->n_consumers = min(n_fitting, 6) / n_producers * n_producers;
-    for (int32_t n = 6; n <= most; n++) {
-        int32_t n_slots = ring_slots(n_fitting, n, n_producers);
-        if (4 * n_slots < 3 * n_fitting)
-            continue;
-        schedule->n_slots = n_slots;
-        schedule->n_consumers = n;
-    }
+    int32_t most = CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS -
+                   CF_SCHEDULE_N_VECTOR_WARPS - schedule->n_producers;
+    schedule->n_consumers =
+        cf_ring_consumers(n_fitting, most, schedule->n_producers, &schedule->n_slots);
 }
 
 /* Each producer has the same number of tiles in flight. */

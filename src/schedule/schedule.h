@@ -28,10 +28,12 @@ enum {
     CF_SCHEDULE_MAX_SLOTS = 32,
     CF_SCHEDULE_KV_POSITIONS = 16, /* that a tile of the KV cache has where there are few */
     CF_SCHEDULE_MAX_SPLITS = 16,
-    CF_SCHEDULE_MAX_CONSUMERS = 10,
-    CF_SCHEDULE_MAX_PRODUCERS = 2,
+    CF_SCHEDULE_MAX_WARPS =
+        20, /* of a block: five a quarter of a multiprocessor have 96 registers */
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
+    CF_SCHEDULE_MAX_PRODUCERS = 2,
+    CF_SCHEDULE_MAX_CONSUMERS = 7,    /* beside one producer; beside two, one less */
     CF_SCHEDULE_FIXED_BYTES = 1024,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
@@ -95,7 +97,7 @@ typedef struct cf_share {
     int32_t kv_place; /* layer tiles that come before the KV cache's */
 } cf_share;
 
-/* Offsets in bytes within a block's shared memory; each a multiple of 128. */
+/* Offsets in bytes within a block's shared memory; multiples of 16, the ring's of 128. */
 typedef struct cf_shared_layout {
     int32_t tiles;     /* [max_tiles] cf_tile */
     int32_t residual;  /* [max_units][unit_rows] float: the block's rows of the residual */
@@ -147,6 +149,14 @@ typedef struct cf_schedule {
 cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
                              cf_schedule *schedule, cf_error *error);
 void cf_schedule_free(cf_schedule *schedule);
+
+/*
+ * Of a ring of which n_fitting slots fit: how many warps, to `most`, drain it, and in *n_slots how
+ * many slots it then has. Each slot belongs to one consumer and to one producer: by a barrier's
+ * parity a use of a slot is told from the next only by who waited for every one before. Of the
+ * numbers that leave at most a fifth of the slots unused that another would use, the largest.
+ */
+int32_t cf_ring_consumers(int32_t n_fitting, int32_t most, int32_t n_producers, int32_t *n_slots);
 
 /* Blocks that share a head's KV cache when `n_pos` positions are in it, the new one included. */
 int32_t cf_schedule_splits(const cf_schedule *schedule, int32_t n_pos);

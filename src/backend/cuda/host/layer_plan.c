@@ -157,12 +157,12 @@ static void lay_out_all_but_ring(cf_layer_plan *plan)
     layout->ring = layout->total;
 }
 
-/* All slots that fit, and no more consumers than slots. */
 static cf_status lay_out_ring(cf_layer_plan *plan, int32_t shared_bytes, cf_error *error)
 {
     int32_t n_fitting = (shared_bytes - plan->layout.ring) / plan->slot_bytes;
-    plan->n_slots = min(n_fitting, CF_LAYER_MAX_SLOTS);
-    plan->n_consumers = min(plan->n_slots, CF_LAYER_MAX_CONSUMERS);
+    plan->n_consumers =
+        cf_ring_consumers(min(n_fitting, CF_LAYER_MAX_SLOTS), CF_LAYER_MAX_CONSUMERS,
+                          CF_LAYER_N_PRODUCERS, &plan->n_slots);
     if (plan->n_slots < CF_LAYER_N_PRODUCERS)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "the layer kernel needs %d bytes of shared memory, the GPU has %d a block",

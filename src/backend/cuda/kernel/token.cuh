@@ -17,9 +17,7 @@
 #include "backend/cuda/stage/stream.cuh"
 #include "backend/cuda/stage/vectors.cuh"
 
-#define MAX_TOKEN_THREADS                                                                          \
-    (32 * (CF_SCHEDULE_MAX_CONSUMERS + CF_SCHEDULE_MAX_PRODUCERS + CF_SCHEDULE_N_ATTENTION_WARPS + \
-           CF_SCHEDULE_N_VECTOR_WARPS))
+#define MAX_TOKEN_THREADS (32 * CF_SCHEDULE_MAX_WARPS)
 
 static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
 {
