@@ -1,6 +1,6 @@
 """Many clients at once, of several kinds, some of which vanish: every answer is checked.
 
-    load.py [URL [--pid PID]] [--requests N] [--connections N] [--threads N]
+    load.py [URL [--pid PID]] [--requests N] [--connections N] [--threads N] [--growth MIB]
 
 Without URL it starts a server of its own (of --threads), whose memory it watches and which must end
 as it should. Each kind of request is first made alone; under load its answer must be the same text, and the same
@@ -56,6 +56,7 @@ class Report:
     seconds: float = 0
     settled_mib: float = 0
     largest_mib: float = 0
+    bound_mib: float = GROWTH_MIB
 
     @property
     def grown_mib(self) -> float:
@@ -63,7 +64,7 @@ class Report:
 
     @property
     def fine(self) -> bool:
-        return not self.faults and self.n_right > 0 and self.grown_mib <= GROWTH_MIB
+        return not self.faults and self.n_right > 0 and self.grown_mib <= self.bound_mib
 
 
 def make_kinds() -> list:
@@ -190,6 +191,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--pid", type=int)
     parser.add_argument("--threads", type=int, default=1, help="of a server of its own")
+    parser.add_argument("--growth", type=float, default=GROWTH_MIB, help="of memory, at most")
     given = parser.parse_args()
     size = given.requests, given.connections
     if given.url is not None:
@@ -197,6 +199,7 @@ def main() -> int:
     else:
         with serving("--threads", given.threads) as server:
             report = asyncio.run(load(server.url, *size, server.process.pid))
+    report.bound_mib = given.growth
     for fault in report.faults[:20]:
         print(fault)
     print(f"{report.n_right} right, {report.n_vanished} vanished, {len(report.faults)} wrong, in "
