@@ -2,10 +2,11 @@
 
     load.py [URL [--pid PID]] [--requests N] [--connections N] [--threads N] [--growth MIB]
 
-Without URL it starts a server of its own (of --threads), whose memory it watches and which must end
-as it should. Each kind of request is first made alone; under load its answer must be the same text, and the same
-log-probabilities within a tolerance. With URL and --pid the memory of that process is watched.
-Prints a summary; the exit code is 0 if no answer was lost or mixed up and memory stayed bounded.
+Without URL it starts a server of its own (of --threads), which must end as it should. Each kind of
+request is first made alone; under load its answer must be the same text, and the same
+log-probabilities within a tolerance. The memory of that server, or of the process --pid, is
+watched. Prints a summary; the exit code is 0 if no answer was lost or mixed up and memory stayed
+bounded.
 """
 import argparse
 import asyncio
