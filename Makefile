@@ -11,18 +11,26 @@ FUZZ_SECONDS ?= 60
 build_release := build
 build_debug := build-debug
 build_sanitize := build-sanitize
+build_thread := build-thread
 flags_release := -DCMAKE_BUILD_TYPE=Release
 flags_debug := -DCMAKE_BUILD_TYPE=Debug
 flags_sanitize := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCF_SANITIZE=address,undefined
+flags_thread := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCF_SANITIZE=thread
+
+# Under ThreadSanitizer, as much as takes minutes. What tests/cli runs has no threads but those of
+# the CPU backend, which the C programs try.
+load_thread := --requests 2000 --threads 2
+test_thread := --without tests/cli
+LOAD ?= $(load_$(config))
 
 BUILD := $(build_$(config))
 ifeq ($(BUILD),)
-$(error config=$(config): expected release, debug or sanitize)
+$(error config=$(config): expected release, debug, sanitize or thread)
 endif
 
 .PHONY: help
 help: ## list the targets
-	@echo "make TARGET [config=release|debug|sanitize] [DEPS=0] [CUDA=AUTO|ON|OFF] [PREFIX=$(PREFIX)]"
+	@echo "make TARGET [config=release|debug|sanitize|thread] [DEPS=0] [CUDA=AUTO|ON|OFF] [PREFIX=$(PREFIX)]"
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
 	@echo
@@ -35,14 +43,18 @@ run: build ## build, and write text with the bundled model
 
 .PHONY: test
 test: packages-test build ## build, and run every test that can run on this machine
-	tools/run-tests $(BUILD)
+	tools/run-tests $(BUILD) $(test_$(config))
+
+.PHONY: load
+load: packages-load build ## build, and put the server under a LOAD whose answers are checked
+	tools/run-tests $(BUILD) --load="$(LOAD)"
 
 .PHONY: build
 build: configure ## build everything
 	@cmake --build $(BUILD) --parallel $(JOBS)
 
 .PHONY: configure
-configure: packages-build
+configure: packages-build $(if $(filter thread,$(config)),packages-thread)
 	@cmake -S . -B $(BUILD) $(flags_$(config)) -DCF_CUDA=$(CUDA) -DCMAKE_INSTALL_PREFIX=$(PREFIX) \
 	    -DCF_TESTS=$(if $(filter test,$(MAKECMDGOALS)),ON,OFF) $(CMAKE_FLAGS) >$(BUILD)-configure.log 2>&1 || \
 	    { cat $(BUILD)-configure.log >&2; exit 1; }

@@ -1,7 +1,11 @@
 # Libraries from outside; docs/architecture.md says why each.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS C)
+if(CF_SANITIZE MATCHES "thread")
+  include(cmake/thread.cmake)
+else()
+  find_package(OpenMP REQUIRED COMPONENTS C)
+endif()
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.13)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc>=2.5)
 find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)

@@ -7,13 +7,15 @@ import time
 
 import pytest
 
+from conftest import SLOWDOWN
+
 BODY = json.dumps({"prompt": "It was", "max_tokens": 4, "temperature": 0}).encode()
 HEAD = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(BODY)}\r\n").encode()
 
 
 def connect(server) -> socket.socket:
-    return socket.create_connection((server.host, server.port), timeout=30)
+    return socket.create_connection((server.host, server.port), timeout=30 * SLOWDOWN)
 
 
 def receive_all(connection) -> bytes:
