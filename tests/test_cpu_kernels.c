@@ -176,10 +176,10 @@ static void check_tiles(cf_dtype dtype, size_t n_rows, size_t n_columns, size_t 
     float *x = random_floats(n_columns * stride, 2), *y = random_floats(n_rows * stride, 3);
     uint16_t *weights = calloc(n_rows * n_columns * n_parts, sizeof *weights);
     uint16_t *inputs = calloc(n_tiles * apart, sizeof *inputs);
-    for (size_t r = 0; r < n_rows; r++)
-        cf_tiles_split_weights(weights + r / CF_TILE_ROWS * CF_TILE_ROWS * n_columns * n_parts +
-                                   r % CF_TILE_ROWS * CF_TILE_COLUMNS,
-                               (uint16_t *)weight + r * n_columns, dtype, n_columns);
+    for (size_t r = 0; r < n_rows; r += CF_TILE_ROWS)
+        cf_tiles_split_weights(weights + r * n_columns * n_parts,
+                               (uint16_t *)weight + r * n_columns, n_columns * sizeof(uint16_t),
+                               dtype, n_columns);
     for (size_t c = 0; c < n_columns; c += CF_TILE_COLUMNS)
         cf_tiles_split_input(inputs + c * CF_TILE_PARTS * CF_TILE_ROWS, apart, x + c * stride,
                              stride, n);

@@ -4,6 +4,7 @@
  */
 #include "backend/backend.h"
 #include "support/random_model.h"
+#include "support/runner.h"
 #include "support/support.h"
 
 #include <math.h>
@@ -30,16 +31,6 @@ enum { N_MOST = 777, N_CONTEXT = 832 };
 static double tolerance_of(cf_dtype dtype)
 {
     return dtype == CF_DTYPE_F16 ? TOLERANCE_F16 : TOLERANCE_BF16;
-}
-
-/* Skips the running test where no GPU is. */
-static void skip_without_gpu(void)
-{
-    cf_error error;
-    if (cf_cuda_backend.check(&error) == CF_STATUS_OK)
-        return;
-    print_message("%s\n", error.message);
-    skip();
 }
 
 static cf_shape shape_of(int32_t d_head, int32_t n_heads)
@@ -183,7 +174,7 @@ static const int32_t widths[][2] = {{32, 4}, {64, 8}, {80, 4}, {96, 4}, {128, 3}
 static void every_head_width_gives_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < N_WIDTHS; i++) {
         cf_shape shape = shape_of(widths[i][0], widths[i][1]);
         check_shape(&shape, CF_DTYPE_F16);
@@ -193,7 +184,7 @@ static void every_head_width_gives_the_logits_of_the_cpu(void **state)
 static void every_head_width_in_bfloat16_gives_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < N_WIDTHS; i++) {
         cf_shape shape = shape_of(widths[i][0], widths[i][1]);
         check_shape(&shape, CF_DTYPE_BF16);
@@ -203,7 +194,7 @@ static void every_head_width_in_bfloat16_gives_the_logits_of_the_cpu(void **stat
 static void sequential_models_give_the_logits_of_the_cpu(void **state)
 {
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < N_WIDTHS; i += 2) {
         cf_shape shape = shape_of(widths[i][0], widths[i][1]);
         shape.parallel_residual = false;
@@ -218,7 +209,7 @@ static void every_activation_gives_the_logits_of_the_cpu(void **state)
 {
     static const size_t n = 130;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (int a = CF_ACTIVATION_GELU_ERF; a <= CF_ACTIVATION_SILU; a++) {
         cf_shape shape = shape_of(64, 8);
         shape.activation = (cf_activation)a;
@@ -235,7 +226,7 @@ static void many_heads_give_the_logits_of_the_cpu(void **state)
     static const size_t ns[] = {700, 777};
     static const int32_t many[][2] = {{32, 48}, {64, 40}, {80, 40}, {96, 40}, {128, 40}, {256, 16}};
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
         cf_shape shape = shape_of(many[i][0], many[i][1]);
         bench b;
@@ -253,7 +244,7 @@ static void hidden_states_are_those_of_the_cpu(void **state)
     bench b;
     cf_error error;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     for (int parallel = 0; parallel < 2; parallel++) {
         shape.parallel_residual = parallel;
         setup(&b, &shape, CF_DTYPE_F16);
@@ -286,7 +277,7 @@ static void steps_of_any_sizes_go_on_from_one_another(void **state)
     cf_shape shape = shape_of(80, 8);
     bench b;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     setup(&b, &shape, CF_DTYPE_F16);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         size_t pos = 0;
@@ -306,7 +297,7 @@ static void a_rewound_session_goes_on_by_either_path(void **state)
     bench b;
     cf_token kept[N_MOST];
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     setup(&b, &shape, CF_DTYPE_F16);
     memcpy(kept, b.ids, sizeof kept);
     for (size_t pos = 100; pos < 300; pos++) /* another text from 100 on */
@@ -333,7 +324,7 @@ static void the_same_step_gives_the_same_bits(void **state)
     size_t n_bytes = N * (size_t)shape.n_vocab * sizeof(float);
     bench b;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     setup(&b, &shape, CF_DTYPE_F16);
     float *first = malloc(n_bytes);
     evaluate(&b, 0, N, N);
@@ -354,7 +345,7 @@ static void more_memory_than_there_is_is_refused_with_both_numbers(void **state)
     bench b;
     cf_error error;
     (void)state;
-    skip_without_gpu();
+    test_skip_without(&cf_cuda_backend);
     shape.n_layers = 1;
     setup(&b, &shape, CF_DTYPE_F16);
     options.kv_dtype = CF_DTYPE_F16;
@@ -385,16 +376,6 @@ int main(void)
 
 #else
 
-static void the_library_was_built_without_cuda(void **state)
-{
-    (void)state;
-    skip();
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_library_was_built_without_cuda)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+#include "support/without_cuda.h"
 
 #endif

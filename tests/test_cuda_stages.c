@@ -276,16 +276,6 @@ int main(void)
 
 #else
 
-static void the_library_was_built_without_cuda(void **state)
-{
-    (void)state;
-    skip();
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_library_was_built_without_cuda)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+#include "support/without_cuda.h"
 
 #endif

@@ -199,10 +199,10 @@ static void multiply_tiles(cf_backend_session *session, cf_worker worker, const 
                            .inputs_apart = columns * CF_TILE_PARTS * CF_TILE_ROWS};
     for (size_t c = 0; c < columns; c += CF_CPU_PANEL_COLUMNS) {
         size_t width = columns - c < CF_CPU_PANEL_COLUMNS ? columns - c : CF_CPU_PANEL_COLUMNS;
-        for (size_t r = 0; r < count; r++)
-            cf_tiles_split_weights(panel + r / CF_TILE_ROWS * CF_TILE_ROWS * width * it.n_parts +
-                                       r % CF_TILE_ROWS * CF_TILE_COLUMNS,
-                                   weight_at(term, rows.first + r, c), dtype, width);
+        for (size_t r = 0; r < count; r += CF_TILE_ROWS)
+            cf_tiles_split_weights(panel + r * width * it.n_parts,
+                                   weight_at(term, rows.first + r, c),
+                                   columns * cf_dtype_bytes(dtype), dtype, width);
         it.inputs = parts + c * CF_TILE_PARTS * CF_TILE_ROWS;
         it.n_steps = width / CF_TILE_COLUMNS;
         cf_tiles_multiply(&it);

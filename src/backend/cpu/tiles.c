@@ -20,6 +20,9 @@
 
 #define TILE_BYTES 64 /* of a row of a tile */
 
+/* Of a row of weights, how far ahead it is asked for: each of a tile's is a stream of its own. */
+#define AHEAD_BYTES 512
+
 /* What ldtilecfg reads. */
 typedef struct tile_configuration {
     uint8_t palette, start_row, reserved[14];
@@ -75,9 +78,10 @@ static inline __m512 without(__m512 x, __m512i part)
 /* Two vectors' leading parts, one after the other. */
 static inline __m512i join(__m512i low, __m512i high)
 {
-    __m256i first = _mm512_cvtepi32_epi16(_mm512_srli_epi32(low, 16));
-    __m256i second = _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16));
-    return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+    static const uint16_t upper_halves[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                              23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                              45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    return _mm512_permutex2var_epi16(low, _mm512_loadu_si512(upper_halves), high);
 }
 
 /* Two vectors' leading parts, in pairs: the first of both, the second of both, … */
@@ -86,22 +90,31 @@ static inline __m512i interleave(__m512i first, __m512i second)
     return _mm512_or_si512(_mm512_srli_epi32(first, 16), second);
 }
 
-void cf_tiles_split_weights(uint16_t *to, const void *from, cf_dtype dtype, size_t n_columns)
+/* Both parts of 32 float16. */
+static inline void split_f16(uint16_t *to, __m512i line)
 {
-    const uint16_t *next = from;
+    __m512 a = _mm512_cvtph_ps(_mm512_castsi512_si256(line));
+    __m512 b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(line, 1));
+    __m512i first = leading(a), second = leading(b);
+    _mm512_storeu_si512(to, join(first, second));
+    _mm512_storeu_si512(to + CF_TILE_ELEMENTS, join(_mm512_castps_si512(without(a, first)),
+                                                    _mm512_castps_si512(without(b, second))));
+}
+
+void cf_tiles_split_weights(uint16_t *to, const void *from, size_t row_bytes, cf_dtype dtype,
+                            size_t n_columns)
+{
     size_t step = cf_tiles_weight_parts(dtype) * CF_TILE_ELEMENTS;
     for (size_t c = 0; c < n_columns; c += CF_TILE_COLUMNS, to += step) {
-        __m512i line = _mm512_loadu_si512(next + c);
-        if (dtype == CF_DTYPE_BF16) {
-            _mm512_storeu_si512(to, line);
-            continue;
+        const char *line = (const char *)from + c * sizeof *to;
+        for (size_t r = 0; r < CF_TILE_ROWS; r++, line += row_bytes) {
+            __m512i weights = _mm512_loadu_si512(line);
+            __builtin_prefetch(line + AHEAD_BYTES);
+            if (dtype == CF_DTYPE_F16)
+                split_f16(to + r * CF_TILE_COLUMNS, weights);
+            else
+                _mm512_storeu_si512(to + r * CF_TILE_COLUMNS, weights);
         }
-        __m512 a = _mm512_cvtph_ps(_mm512_castsi512_si256(line));
-        __m512 b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(line, 1));
-        __m512i first = leading(a), second = leading(b);
-        _mm512_storeu_si512(to, join(first, second));
-        _mm512_storeu_si512(to + CF_TILE_ELEMENTS, join(_mm512_castps_si512(without(a, first)),
-                                                        _mm512_castps_si512(without(b, second))));
     }
 }
 
@@ -216,9 +229,10 @@ void cf_tiles_end(void)
 {
 }
 
-void cf_tiles_split_weights(uint16_t *to, const void *from, cf_dtype dtype, size_t n_columns)
+void cf_tiles_split_weights(uint16_t *to, const void *from, size_t row_bytes, cf_dtype dtype,
+                            size_t n_columns)
 {
-    (void)to, (void)from, (void)dtype, (void)n_columns;
+    (void)to, (void)from, (void)row_bytes, (void)dtype, (void)n_columns;
 }
 
 void cf_tiles_split_input(uint16_t *to, size_t apart, const float *from, size_t stride, size_t n)

@@ -32,10 +32,11 @@ void cf_tiles_begin(void);
 void cf_tiles_end(void);
 
 /*
- * One row of weights, n_columns of them (a multiple of CF_TILE_COLUMNS), into its place in
- * to [n_columns / 32][parts][16 rows][32], which begins at that row.
+ * A tile's 16 rows of weights, `row_bytes` from one to the next, n_columns of each (a multiple of
+ * CF_TILE_COLUMNS), into to [n_columns / 32][parts][16 rows][32].
  */
-void cf_tiles_split_weights(uint16_t *to, const void *from, cf_dtype dtype, size_t n_columns);
+void cf_tiles_split_weights(uint16_t *to, const void *from, size_t row_bytes, cf_dtype dtype,
+                            size_t n_columns);
 
 /*
  * CF_TILE_COLUMNS columns of n tokens, from [32][stride of floats], into to [tiles of
