@@ -6,6 +6,7 @@
 #include "backend/cuda/device/copy.cuh"
 #include "backend/cuda/device/memory.cuh"
 #include "backend/cuda/device/packet.cuh"
+#include "backend/cuda/device/ring.cuh"
 #include "backend/cuda/device/warp.cuh"
 #include "backend/cuda/stage/token.h"
 
@@ -40,23 +41,6 @@ static __device__ __forceinline__ block_state &block_shared()
 template <class element> static __device__ __forceinline__ element *block_at(int32_t offset)
 {
     return reinterpret_cast<element *>(block_memory() + offset);
-}
-
-/* A place in the ring and the parity of the phase that its barriers are in. */
-struct ring_place {
-    int32_t slot;
-    uint32_t parity;
-};
-
-/* `step` is at most n_slots. */
-static __device__ __forceinline__ void ring_advance(ring_place &place, int32_t step,
-                                                    int32_t n_slots)
-{
-    place.slot += step;
-    if (place.slot >= n_slots) {
-        place.slot -= n_slots;
-        place.parity ^= 1;
-    }
 }
 
 static __device__ __forceinline__ uint32_t *counter_of(const cf_token_args &args, int32_t counter)

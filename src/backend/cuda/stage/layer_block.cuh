@@ -8,6 +8,7 @@
 #include "backend/cuda/device/launch.cuh"
 #include "backend/cuda/device/memory.cuh"
 #include "backend/cuda/device/packet.cuh"
+#include "backend/cuda/device/ring.cuh"
 #include "backend/cuda/device/warp.cuh"
 #include "backend/cuda/stage/layer.h"
 
@@ -27,23 +28,6 @@ struct layer_block {
     float sums[2][CF_LAYER_N_HELPERS];
 };
 static_assert(sizeof(layer_block) <= CF_LAYER_FIXED_BYTES, "the layout reserves too little");
-
-/* A slot of the ring, and which of its uses: a warp never lags by more than one. */
-struct layer_slot {
-    int32_t index;
-    uint32_t parity;
-};
-
-/* Tile t lies in slot t mod n_slots; n_tiles, at most n_slots, later. */
-static __device__ __forceinline__ void layer_slot_advance(layer_slot &slot, int32_t n_tiles,
-                                                          int32_t n_slots)
-{
-    slot.index += n_tiles;
-    if (slot.index >= n_slots) {
-        slot.index -= n_slots;
-        slot.parity ^= 1;
-    }
-}
 
 static __device__ __forceinline__ char *layer_memory()
 {

@@ -113,7 +113,7 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         return;
     cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, warp);
     uint32_t bias = load_bias(args, tile, lane);
-    layer_slot slot = {warp, 0};
+    ring_place place = {warp, 0};
 #pragma unroll 1
     for (int32_t t = warp; t < share.n_tiles; t += plan.n_consumers) {
         /* Looked up and fetched a tile ahead, and not touched before: it comes from far. */
@@ -122,16 +122,16 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         uint32_t next_bias = load_bias(args, next, lane);
         int32_t input = input_of(plan, tile);
         barrier_wait(&block.ready[input], 0);
-        barrier_wait(&block.full[slot.index], slot.parity);
-        const char *weights = layer_at<char>(plan.layout.ring) + slot.index * plan.slot_bytes;
+        barrier_wait(&block.full[place.slot], place.parity);
+        const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
         float sum = tile_product<format>(weights, layer_at<char>(plan.layout.vectors[input]),
                                          tile.n_rows, tile.n_columns, lane);
         /* Protects the slot's next tile: all lanes have read this one. */
         __syncwarp();
         if (lane == 0)
-            barrier_arrive(&block.empty[slot.index]);
+            barrier_arrive(&block.empty[place.slot]);
         deliver_rows<format>(args, tile, sum + format::unpack(bias).x, lane);
-        layer_slot_advance(slot, plan.n_consumers, plan.n_slots);
+        ring_advance(place, plan.n_consumers, plan.n_slots);
         tile = next;
         bias = next_bias;
     }

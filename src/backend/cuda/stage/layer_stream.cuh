@@ -31,25 +31,25 @@ static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &a
     cf_layer_share share = block.share;
     char *ring = layer_at<char>(plan.layout.ring);
     int32_t n_window = plan.n_window / CF_LAYER_N_PRODUCERS, n_in_flight = 0;
-    layer_slot next = {producer, 0}, oldest = next;
+    ring_place next = {producer, 0}, oldest = next;
 #pragma unroll 1
     for (int32_t t = producer; t < share.n_tiles; t += CF_LAYER_N_PRODUCERS) {
         cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, t);
         const char *source = tile_source(args, tile);
         uint32_t n_bytes = tile_bytes(tile);
         /* Protects the tile that lay here: its warp has read it. */
-        barrier_wait(&block.empty[next.index], next.parity ^ 1);
+        barrier_wait(&block.empty[next.slot], next.parity ^ 1);
         if (n_in_flight < n_window) {
             n_in_flight++;
         } else {
-            barrier_wait(&block.full[oldest.index], oldest.parity);
-            layer_slot_advance(oldest, CF_LAYER_N_PRODUCERS, plan.n_slots);
+            barrier_wait(&block.full[oldest.slot], oldest.parity);
+            ring_advance(oldest, CF_LAYER_N_PRODUCERS, plan.n_slots);
         }
-        uint64_t *full = &block.full[next.index];
+        uint64_t *full = &block.full[next.slot];
         warp_copy_begin(full, n_bytes, lane);
-        warp_copy(ring + next.index * plan.slot_bytes, source, n_bytes, full, lane);
+        warp_copy(ring + next.slot * plan.slot_bytes, source, n_bytes, full, lane);
         warp_copy_end(full, lane);
-        layer_slot_advance(next, CF_LAYER_N_PRODUCERS, plan.n_slots);
+        ring_advance(next, CF_LAYER_N_PRODUCERS, plan.n_slots);
     }
 }
 
