@@ -203,6 +203,25 @@ static void blocks_that_attend_alike_are_levelled_to_a_tile(void **state)
     for_every_schedule(check_balance);
 }
 
+/* In all but small models: two tiles less, and four, up to the tile that levelling leaves. */
+static void check_attending(const cf_schedule *schedule)
+{
+    int32_t n_heads = schedule->shape.n_heads;
+    int64_t tile = 2 * (int64_t)schedule->tile_rows * schedule->shape.d_model;
+    if (schedule->shape.d_model < 2048 || schedule->n_blocks <= 2 * n_heads)
+        return;
+    int64_t always = layer_bytes(schedule, 0), often = layer_bytes(schedule, n_heads);
+    int64_t seldom = layer_bytes(schedule, 2 * n_heads);
+    assert_in_range(often - always, tile, 3 * tile);
+    assert_in_range(seldom - always, 3 * tile, 5 * tile);
+}
+
+static void blocks_that_attend_with_short_contexts_stream_less(void **state)
+{
+    (void)state;
+    for_every_schedule(check_attending);
+}
+
 /* The phase that makes what `phase` reads; -1 for what the residual of the layer before makes. */
 static int32_t producer_of(const cf_schedule *schedule, const cf_phase *phase)
 {
@@ -468,6 +487,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_weight_is_in_exactly_one_tile),
         cmocka_unit_test(blocks_that_attend_alike_are_levelled_to_a_tile),
+        cmocka_unit_test(blocks_that_attend_with_short_contexts_stream_less),
         cmocka_unit_test(every_input_is_made_by_an_earlier_phase),
         cmocka_unit_test(every_block_has_a_tile_of_every_matrix_of_a_layer),
         cmocka_unit_test(a_residual_row_belongs_to_one_block),

@@ -266,8 +266,7 @@ int32_t cf_ring_consumers(int32_t n_fitting, int32_t most, int32_t n_producers, 
 
 static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 {
-    int32_t most = CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS -
-                   CF_SCHEDULE_N_VECTOR_WARPS - schedule->n_producers;
+    int32_t most = CF_SCHEDULE_MAX_STREAM_WARPS - schedule->n_producers;
     schedule->n_consumers =
         cf_ring_consumers(n_fitting, most, schedule->n_producers, &schedule->n_slots);
 }

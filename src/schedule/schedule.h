@@ -28,12 +28,13 @@ enum {
     CF_SCHEDULE_MAX_SLOTS = 32,
     CF_SCHEDULE_KV_POSITIONS = 16, /* that a tile of the KV cache has where there are few */
     CF_SCHEDULE_MAX_SPLITS = 16,
-    CF_SCHEDULE_MAX_WARPS =
-        20, /* of a block: five a quarter of a multiprocessor have 96 registers */
+    CF_SCHEDULE_MAX_WARPS = 20, /* of a block: then a thread has 96 registers */
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
     CF_SCHEDULE_MAX_PRODUCERS = 2,
-    CF_SCHEDULE_MAX_CONSUMERS = 7,    /* beside one producer; beside two, one less */
+    CF_SCHEDULE_MAX_STREAM_WARPS = /* producers and consumers */
+    CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS - CF_SCHEDULE_N_VECTOR_WARPS,
+    CF_SCHEDULE_MAX_CONSUMERS = CF_SCHEDULE_MAX_STREAM_WARPS - 1,
     CF_SCHEDULE_FIXED_BYTES = 1024,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
