@@ -31,8 +31,11 @@ static void start_gpu(test_runner *gpu, const cf_neox *neox, size_t n_context)
     gpu->session->prompt = NULL;
 }
 
+typedef enum clustering { AS_IT_COMES, BLOCKS_APART } clustering;
+
 /* Compares logits after each of the given numbers of tokens, in ascending order. */
-static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, size_t n_ends)
+static void compare_blocks(const cf_shape *shape, cf_dtype dtype, const size_t *ends, size_t n_ends,
+                           clustering blocks)
 {
     test_model model;
     test_runner cpu, gpu;
@@ -43,6 +46,8 @@ static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, s
     test_make_ids(ids, n_context, shape->n_vocab);
     test_runner_start(&cpu, &cf_cpu_backend, &model.neox, n_context, CF_DTYPE_F32);
     start_gpu(&gpu, &model.neox, n_context);
+    if (blocks == BLOCKS_APART)
+        gpu.model->grid.can_pair = false;
     for (size_t i = 0; i < n_ends; i++) {
         memset(found, 0xFF, n_vocab * sizeof *found); /* NaN: every logit must be written */
         test_runner_advance(&cpu, ids, ends[i], N_STEP, expected);
@@ -58,6 +63,11 @@ static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, s
     free(ids), free(expected), free(found);
 }
 
+static void compare(const cf_shape *shape, cf_dtype dtype, const size_t *ends, size_t n_ends)
+{
+    compare_blocks(shape, dtype, ends, n_ends, AS_IT_COMES);
+}
+
 /* Around one block's positions of a head, where a second and a third join in. */
 static const size_t short_ends[] = {1, 2, 3, 31, 33, 63, 64, 65, 66, 128, 129, 200};
 #define N_SHORT (sizeof short_ends / sizeof *short_ends)
@@ -71,6 +81,40 @@ static void every_head_width_gives_the_logits_of_the_cpu(void **state)
         cf_shape shape = test_small_shape(widths[i][0], widths[i][1]);
         compare(&shape, CF_DTYPE_F16, short_ends, N_SHORT);
     }
+}
+
+/* Splits of a head that meet through L2 alone, as where a GPU has no clusters. */
+static void blocks_apart_give_the_logits_of_the_cpu(void **state)
+{
+    (void)state;
+    test_skip_without(&cf_cuda_backend);
+    cf_shape shape = test_small_shape(64, 8);
+    compare_blocks(&shape, CF_DTYPE_F16, short_ends, N_SHORT, BLOCKS_APART);
+}
+
+/* Where GPU and code have clusters, splits of a head meet in pairs; a head's only block needs none.
+ */
+static void blocks_come_in_pairs_where_heads_are_split(void **state)
+{
+    static const size_t ends[] = {64, 65};
+    cf_shape shape = test_small_shape(64, 8);
+    cf_token ids[65];
+    test_model model;
+    test_runner gpu;
+    (void)state;
+    test_skip_without(&cf_cuda_backend);
+    float *logits = malloc((size_t)shape.n_vocab * sizeof *logits);
+    test_model_create(&model, &shape, CF_DTYPE_F16, 3);
+    test_make_ids(ids, 65, shape.n_vocab);
+    start_gpu(&gpu, &model.neox, 65);
+    assert_int_equal(gpu.model->grid.can_pair, gpu.model->grid.has_bulk_copies);
+    for (int i = 0; i < 2; i++) {
+        test_runner_advance(&gpu, ids, ends[i], N_STEP, logits);
+        assert_int_equal(gpu.session->args.step.has_pairs, i == 1 && gpu.model->grid.can_pair);
+    }
+    test_runner_stop(&gpu);
+    test_model_free(&model);
+    free(logits);
 }
 
 static void bfloat16_weights_give_the_logits_of_the_cpu(void **state)
@@ -218,6 +262,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_head_width_gives_the_logits_of_the_cpu),
+        cmocka_unit_test(blocks_apart_give_the_logits_of_the_cpu),
+        cmocka_unit_test(blocks_come_in_pairs_where_heads_are_split),
         cmocka_unit_test(bfloat16_weights_give_the_logits_of_the_cpu),
         cmocka_unit_test(a_sequential_model_gives_the_logits_of_the_cpu),
         cmocka_unit_test(every_activation_gives_the_logits_of_the_cpu),

@@ -357,6 +357,11 @@ static void check_ring(const cf_schedule *schedule)
     assert_in_range(schedule->n_slots, 2, CF_SCHEDULE_MAX_SLOTS);
     assert_in_range(schedule->n_window, 1, schedule->n_slots);
     assert_int_equal(schedule->n_window % schedule->n_producers, 0);
+    assert_in_range(schedule->n_ahead, schedule->n_producers, schedule->n_window);
+    assert_int_equal(schedule->n_ahead % schedule->n_producers, 0);
+    /* Of two tiles a producer and more, where it is the stream that takes the time. */
+    if (schedule->shape.d_model > 1024 && schedule->n_window > schedule->n_producers)
+        assert_true(schedule->n_ahead < schedule->n_window);
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
         int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;

@@ -187,12 +187,12 @@ static void add_phases(cf_schedule *schedule)
 }
 
 /*
- * The work space of attention: in float32 a partial result a consumer, the rotated query and the
- * rotation, in 16 bits the new position's q, k and v and its rotated key.
+ * The work space of attention: in float32 a partial result a consumer and that of a paired block,
+ * the rotated query and the rotation, in 16 bits the new position's q, k and v and its rotated key.
  */
 static int32_t attention_bytes(int32_t d_head)
 {
-    int32_t n_partial = CF_SCHEDULE_MAX_CONSUMERS * (d_head + 2);
+    int32_t n_partial = (CF_SCHEDULE_MAX_CONSUMERS + 1) * (d_head + 2);
     return 4 * (n_partial + d_head + d_head) + 2 * 4 * d_head;
 }
 
@@ -278,6 +278,19 @@ static int32_t choose_window(const cf_schedule *schedule)
     return min(max(1, n_each) * schedule->n_producers, schedule->n_slots);
 }
 
+/*
+ * A block that is done with a layer fills its ring with the next one's tiles while it waits for the
+ * others. With fewer of these in flight the others' last tiles come sooner. Where a layer's chain
+ * of waits is longer than its stream, the ring is all that keeps the stream going.
+ */
+static int32_t choose_ahead(const cf_schedule *schedule)
+{
+    int32_t n_each = schedule->n_window / schedule->n_producers;
+    if (schedule->shape.d_model > SHORT_D_MODEL)
+        n_each = max(1, 2 * n_each / 3);
+    return n_each * schedule->n_producers;
+}
+
 static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
 {
     lay_out_all_but_ring(schedule);
@@ -295,6 +308,7 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
                        "CUDA: the kernel needs %d bytes of shared memory, the GPU has %d a block",
                        schedule->shared.ring + 2 * schedule->slot_bytes, shared_bytes);
     schedule->n_window = choose_window(schedule);
+    schedule->n_ahead = choose_ahead(schedule);
     schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
     return CF_STATUS_OK;
 }

@@ -122,6 +122,7 @@ typedef struct cf_schedule {
     int32_t n_producers; /* warps that stream: tile i of a block is brought by warp i mod n */
     int32_t n_slots;     /* a multiple of both, so that each slot has one of each */
     int32_t n_window;    /* tiles that may be in flight; a multiple of n_producers */
+    int32_t n_ahead;     /* the same of a layer's first n_slots tiles, which come ahead of need */
     int32_t slot_bytes;  /* of the largest tile */
     int32_t bias_rows;   /* rows of the largest tile */
     int32_t tile_rows;   /* rows of a tile: of qkv and up, */

@@ -20,6 +20,14 @@ static __device__ __forceinline__ void barrier_init(uint64_t *barrier, uint32_t 
                  : "memory");
 }
 
+/* Lets the copy engine, and a paired block, see the barriers that this thread has set up. */
+static __device__ __forceinline__ void barriers_publish()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
+#endif
+}
+
 /* Publishes what this thread wrote to shared memory to those that wait for the phase. */
 static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
 {
@@ -28,6 +36,19 @@ static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
                  : "r"(shared_address(barrier))
                  : "memory");
 }
+
+#if __CUDA_ARCH__ >= 900
+
+/* Arrives, and announces bytes of asynchronous writes that complete the phase, too. */
+static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, uint32_t n_bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;"
+                 :
+                 : "r"(shared_address(barrier)), "r"(n_bytes)
+                 : "memory");
+}
+
+#endif
 
 /*
  * Arrives for a warp, once all its lanes are there: with WARP_ARRIVALS of a barrier's count. One
@@ -95,6 +116,12 @@ enum { ROLE_BARRIER_ATTENTION = 1, ROLE_BARRIER_VECTORS = 2 };
 static __device__ __forceinline__ void role_sync(int role_barrier, int n_threads)
 {
     asm volatile("barrier.sync %0, %1;" : : "r"(role_barrier), "r"(n_threads) : "memory");
+}
+
+/* Arrives there without waiting; publishes this warp's writes to those who wait. */
+static __device__ __forceinline__ void role_arrive(int role_barrier, int n_threads)
+{
+    asm volatile("barrier.arrive %0, %1;" : : "r"(role_barrier), "r"(n_threads) : "memory");
 }
 
 #endif

@@ -27,10 +27,7 @@ static __device__ __forceinline__ bool warp_elect()
 static __device__ __forceinline__ void warp_copy_begin(uint64_t *barrier, uint32_t n_bytes, int)
 {
     if (warp_elect())
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;"
-                     :
-                     : "r"(shared_address(barrier)), "r"(n_bytes)
-                     : "memory");
+        barrier_expect(barrier, n_bytes);
 }
 
 /* Both addresses and `n_bytes` are multiples of 16. */

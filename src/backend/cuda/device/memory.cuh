@@ -31,6 +31,16 @@ static __device__ __forceinline__ uint64_t gpu_load(const uint64_t *word)
     return v;
 }
 
+static __device__ __forceinline__ ulonglong2 gpu_load2(const uint64_t *words)
+{
+    ulonglong2 v;
+    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
+                 : "=l"(v.x), "=l"(v.y)
+                 : "l"(words)
+                 : "memory");
+    return v;
+}
+
 static __device__ __forceinline__ void gpu_store(uint32_t *word, uint32_t value)
 {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" : : "l"(word), "r"(value) : "memory");

@@ -83,4 +83,17 @@ static __device__ __forceinline__ float partial_value(uint64_t packet)
     return __uint_as_float((uint32_t)packet);
 }
 
+/* Two values of `epoch`, when both are there. */
+static __device__ __forceinline__ float2 partials_await(const uint64_t *packets, uint32_t epoch)
+{
+    uint64_t begin = watchdog_begin();
+    ulonglong2 v = gpu_load2(packets);
+    while (!partial_is_of(v.x, epoch) || !partial_is_of(v.y, epoch)) {
+        __nanosleep(LATE_PAUSE_NS);
+        watchdog_check(begin);
+        v = gpu_load2(packets);
+    }
+    return make_float2(partial_value(v.x), partial_value(v.y));
+}
+
 #endif

@@ -15,8 +15,7 @@ struct cf_backend_model {
     cf_cuda_device device;
     cf_schedule schedule;
     cf_dtype weights;     /* of all matrices: F16 or BF16 */
-    const void *kernel;   /* of this head width and these weights */
-    bool has_bulk_copies; /* the kernel's code: else cp.async */
+    cf_cuda_grid grid;    /* the kernel of this head width and these weights */
     cf_cuda_arena arena;  /* what is not used in place */
     cf_token_model token; /* addresses in it */
     double *frequencies;  /* [d_rotary / 2] */

@@ -45,6 +45,54 @@ cf_status cf_cuda_device_open(int32_t index, cf_cuda_device *device, cf_error *e
     return read_properties(device, error);
 }
 
+static const cudaLaunchAttribute pairs = {.id = cudaLaunchAttributeClusterDimension,
+                                          .val.clusterDim = {2, 1, 1}};
+
+static cudaLaunchConfig_t launch_config(const cf_cuda_grid *grid, cudaLaunchAttribute *attributes)
+{
+    return (cudaLaunchConfig_t){.gridDim = {grid->n_blocks, 1, 1},
+                                .blockDim = {grid->n_threads, 1, 1},
+                                .dynamicSmemBytes = grid->shared_bytes,
+                                .attrs = attributes};
+}
+
+cf_status cf_cuda_grid_prepare(cf_cuda_grid *grid, const char *what, cf_error *error)
+{
+    struct cudaFuncAttributes found;
+    int n_pairs = 0;
+    cudaLaunchAttribute attributes[] = {pairs};
+    cudaLaunchConfig_t config = launch_config(grid, attributes);
+    config.numAttrs = 1;
+    CF_CUDA_TRY(cudaFuncSetAttribute(grid->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)grid->shared_bytes),
+                what, error);
+    CF_CUDA_TRY(cudaFuncGetAttributes(&found, grid->kernel), what, error);
+    /* What was compiled for an older GPU runs as that code does: see device/copy.cuh. */
+    grid->has_bulk_copies = found.ptxVersion >= 90;
+    if (grid->has_bulk_copies && grid->n_blocks % 2 == 0)
+        CF_CUDA_TRY(cudaOccupancyMaxActiveClusters(&n_pairs, grid->kernel, &config), what, error);
+    grid->can_pair = n_pairs > 0 && 2 * (uint32_t)n_pairs >= grid->n_blocks;
+    return CF_STATUS_OK;
+}
+
+cudaError_t cf_cuda_grid_launch(const cf_cuda_grid *grid, const void *arguments, bool in_pairs,
+                                bool is_programmatic, cudaStream_t stream)
+{
+    cudaLaunchAttribute attributes[3] = {
+        {.id = cudaLaunchAttributeCooperative, .val.cooperative = 1}};
+    cudaLaunchConfig_t config = launch_config(grid, attributes);
+    void *parameters[] = {(void *)(uintptr_t)arguments};
+    config.stream = stream;
+    config.numAttrs = 1;
+    if (is_programmatic)
+        attributes[config.numAttrs++] =
+            (cudaLaunchAttribute){.id = cudaLaunchAttributeProgrammaticStreamSerialization,
+                                  .val.programmaticStreamSerializationAllowed = 1};
+    if (in_pairs)
+        attributes[config.numAttrs++] = pairs;
+    return cudaLaunchKernelExC(&config, grid->kernel, parameters);
+}
+
 void *cf_cuda_arena_take(cf_cuda_arena *arena, size_t n_bytes)
 {
     char *piece = arena->memory == NULL ? NULL : arena->memory + arena->n_bytes;

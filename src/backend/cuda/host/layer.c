@@ -10,7 +10,7 @@
 struct cf_layer {
     cf_cuda_device device;
     cf_cuda_arena arena;
-    const void *kernel;
+    cf_cuda_grid grid;
     cf_layer_args args; /* all but the tensors of a launch */
 };
 
@@ -46,12 +46,13 @@ static cf_status prepare_kernel(cf_layer *layer, cf_error *error)
     const cf_layer_plan *plan = &layer->args.plan;
     int n_blocks = 0,
         n_threads = 32 * (plan->n_consumers + CF_LAYER_N_PRODUCERS + CF_LAYER_N_HELPERS);
-    layer->kernel = cf_layer_kernel(plan->options.dtype);
-    CF_CUDA_TRY(cudaFuncSetAttribute(layer->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     plan->layout.total),
-                "the layer kernel", error);
-    CF_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n_blocks, layer->kernel, n_threads,
-                                                              (size_t)plan->layout.total),
+    layer->grid = (cf_cuda_grid){.kernel = cf_layer_kernel(plan->options.dtype),
+                                 .n_blocks = (uint32_t)plan->n_blocks,
+                                 .n_threads = (uint32_t)n_threads,
+                                 .shared_bytes = (size_t)plan->layout.total};
+    CF_TRY(cf_cuda_grid_prepare(&layer->grid, "the layer kernel", error));
+    CF_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n_blocks, layer->grid.kernel,
+                                                              n_threads, layer->grid.shared_bytes),
                 "the layer kernel", error);
     if (n_blocks != 1)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
@@ -160,21 +161,10 @@ static cf_status check_pointers(const cf_layer_tensors *tensors, bool whole, cf_
  */
 static cudaError_t launch(const cf_layer *layer, const cf_layer_args *args, cudaStream_t stream)
 {
-    const cf_layer_plan *plan = &args->plan;
-    unsigned n_warps = (unsigned)plan->n_consumers + CF_LAYER_N_PRODUCERS + CF_LAYER_N_HELPERS;
-    cudaLaunchAttribute attributes[] = {
-        {.id = cudaLaunchAttributeCooperative, .val.cooperative = 1},
-        {.id = cudaLaunchAttributeProgrammaticStreamSerialization,
-         .val.programmaticStreamSerializationAllowed = 1},
-    };
-    cudaLaunchConfig_t config = {.gridDim = {(unsigned)plan->n_blocks, 1, 1},
-                                 .blockDim = {32 * n_warps, 1, 1},
-                                 .dynamicSmemBytes = (size_t)plan->layout.total,
-                                 .stream = stream,
-                                 .attrs = attributes,
-                                 .numAttrs = layer->device.capability >= 90 ? 2 : 1};
-    void *arguments[] = {(void *)(uintptr_t)args};
-    return cudaLaunchKernelExC(&config, layer->kernel, arguments);
+    const cf_cuda_grid *grid = &layer->grid;
+    /* Code for older GPUs does not wait. */
+    bool is_programmatic = grid->has_bulk_copies;
+    return cf_cuda_grid_launch(grid, args, args->has_pairs, is_programmatic, stream);
 }
 
 cf_status cf_layer_launch(cf_layer *layer, const cf_layer_tensors *tensors, void *stream,
@@ -194,6 +184,7 @@ cf_status cf_layer_launch(cf_layer *layer, const cf_layer_tensors *tensors, void
     int32_t n_splits = (tensors->n_cached + SPLIT_POSITIONS) / SPLIT_POSITIONS;
     args.tensors = *tensors;
     args.n_splits = n_splits < plan->max_splits ? n_splits : plan->max_splits;
+    args.has_pairs = layer->grid.can_pair && plan->max_splits % 2 == 0 && args.n_splits > 1;
     CF_CUDA_TRY(cudaGetDevice(&before), "device", error);
     if (before != layer->device.index)
         CF_CUDA_TRY(cudaSetDevice(layer->device.index), "device", error);

@@ -103,6 +103,9 @@ static void deal(cf_layer_plan *plan)
     plan->n_extra = plan->options.whole ? (d_model + d_ffn + d_model / 2) / d_model : 1;
     if (plan->n_light == 0 || plan->n_extra * plan->n_light > n_up_tiles)
         plan->n_light = plan->n_extra = 0;
+    int32_t n_in_turn = plan->n_free_tiles - plan->n_extra * plan->n_light;
+    plan->turns = (cf_layer_deal){n_in_turn / n_blocks, n_in_turn % n_blocks};
+    plan->units = (cf_layer_deal){plan->n_units / n_blocks, plan->n_units % n_blocks};
 }
 
 /* Walks all tiles as the blocks do, to see how many blocks will count for each counter. */
@@ -126,7 +129,7 @@ static void count_blocks(cf_layer_plan *plan)
 static int32_t attention_bytes(int32_t d_head)
 {
     int32_t n_groups = 32 / (d_head / 8) * CF_LAYER_N_HELPERS;
-    return 4 * (6 * d_head + 3 * (n_groups + 1) + n_groups * d_head);
+    return 4 * (9 * d_head + 2 + 3 * (n_groups + 1) + n_groups * d_head);
 }
 
 static int32_t place(cf_layer_layout *layout, int32_t n_bytes)
@@ -186,6 +189,8 @@ cf_status cf_layer_plan_make(const cf_layer_options *options, const cf_gpu_limit
                        "n_heads is %d, expected at most %d, a block each", options->n_heads,
                        plan->n_blocks);
     plan->tile_rows = choose_tile_rows(options->d_model, plan->n_blocks);
+    while (1 << plan->row_bits < plan->tile_rows)
+        plan->row_bits++;
     plan->slot_bytes = round_up(2 * plan->tile_rows * options->d_model, 128);
     plan->max_splits = min(plan->n_blocks / options->n_heads, CF_LAYER_MAX_SPLITS);
     CF_TRY(choose_chunks(plan, error));

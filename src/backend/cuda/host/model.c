@@ -264,15 +264,14 @@ static const void *kernel_of(int32_t d_head, cf_dtype weights)
 
 static cf_status prepare_kernel(cf_backend_model *model, cf_error *error)
 {
-    struct cudaFuncAttributes attributes;
-    model->kernel = kernel_of(model->neox->shape.d_head, model->weights);
-    CF_CUDA_TRY(cudaFuncGetAttributes(&attributes, model->kernel), "the token kernel", error);
-    /* What was compiled for an older GPU runs as that code does: see device/copy.cuh. */
-    model->has_bulk_copies = attributes.ptxVersion >= 90;
-    CF_CUDA_TRY(cudaFuncSetAttribute(model->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     model->schedule.shared.total),
-                "the token kernel's shared memory", error);
-    return CF_STATUS_OK;
+    const cf_schedule *schedule = &model->schedule;
+    uint32_t n_warps = (uint32_t)schedule->n_consumers + (uint32_t)schedule->n_producers +
+                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
+    model->grid = (cf_cuda_grid){.kernel = kernel_of(schedule->shape.d_head, model->weights),
+                                 .n_blocks = (uint32_t)schedule->n_blocks,
+                                 .n_threads = 32 * n_warps,
+                                 .shared_bytes = (size_t)schedule->shared.total};
+    return cf_cuda_grid_prepare(&model->grid, "the token kernel", error);
 }
 
 /* theta^(-2i / d_rotary), rounded to float32 as the reference stores it. */
@@ -306,7 +305,9 @@ static void describe(cf_backend_model *model)
                      "%.100s, sm_%d, %d blocks, %s, ring of %d KB (%d slots of %d bytes), "
                      "%d consumer warps, %.1f %% of %.1f GB in use, ",
                      model->device.name, model->device.capability, schedule->n_blocks,
-                     model->has_bulk_copies ? "bulk copies" : "cp.async",
+                     model->grid.can_pair          ? "bulk copies, clusters of 2"
+                     : model->grid.has_bulk_copies ? "bulk copies"
+                                                   : "cp.async",
                      schedule->n_slots * schedule->slot_bytes / 1024, schedule->n_slots,
                      schedule->slot_bytes, schedule->n_consumers,
                      total_bytes == 0 ? 0 : 100 - 100 * (double)free_bytes / (double)total_bytes,

@@ -9,16 +9,25 @@
 
 #include <string.h>
 
+/*
+ * Pairs merge the splits of a head: where the last token of the launch has any. With an odd number
+ * of them some pairs are of two heads, and it is slower (docs/speed_log.md).
+ */
+static bool comes_in_pairs(const cf_backend_session *session)
+{
+    const cf_schedule *schedule = &session->model->schedule;
+    const cf_token_step *step = &session->args.step;
+    return session->model->grid.can_pair && schedule->max_splits % 2 == 0 &&
+           cf_schedule_splits(schedule, step->pos + step->n_tokens) > 1;
+}
+
 /* Launches what session->args say. */
 static cf_status launch(cf_backend_session *session, cf_error *error)
 {
-    const cf_schedule *schedule = &session->model->schedule;
-    unsigned n_warps = (unsigned)schedule->n_consumers + (unsigned)schedule->n_producers +
-                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
-    void *arguments[] = {&session->args};
-    dim3 grid = {(unsigned)schedule->n_blocks, 1, 1}, block = {32 * n_warps, 1, 1};
-    CF_CUDA_TRY(cudaLaunchCooperativeKernel(session->model->kernel, grid, block, arguments,
-                                            (size_t)schedule->shared.total, session->stream),
+    bool in_pairs = comes_in_pairs(session);
+    session->args.step.has_pairs = in_pairs;
+    CF_CUDA_TRY(cf_cuda_grid_launch(&session->model->grid, &session->args, in_pairs, false,
+                                    session->stream),
                 "the token kernel", error);
     return CF_STATUS_OK;
 }

@@ -25,27 +25,35 @@ static __device__ __forceinline__ void touch_arguments(const cf_layer_args &args
     asm volatile("" : : "r"(word));
 }
 
-static __device__ __forceinline__ void init_layer_block(const cf_layer_args &args,
-                                                        const cf_layer_share &share)
+/* A producer's own slots. */
+static __device__ __forceinline__ void init_slots(const cf_layer_args &args, int producer, int lane)
 {
     layer_block &block = layer_shared();
-    for (int32_t s = threadIdx.x; s < args.plan.n_slots; s += blockDim.x) {
+    for (int32_t s = producer + CF_LAYER_N_PRODUCERS * lane; s < args.plan.n_slots;
+         s += 32 * CF_LAYER_N_PRODUCERS) {
         barrier_init(&block.full[s], COPY_ARRIVALS);
         barrier_init(&block.empty[s], 1);
     }
-    if (threadIdx.x < CF_LAYER_N_VECTORS)
-        barrier_init(&block.ready[threadIdx.x], CF_LAYER_N_HELPERS);
-    if (threadIdx.x < CF_LAYER_N_COUNTS)
-        block.n_left[threadIdx.x] = 0;
-    if (threadIdx.x == 0)
+    barriers_publish();
+}
+
+/* All but the ring; by the threads that are no producers. */
+static __device__ __forceinline__ void init_layer_block(const cf_layer_args &args, int thread)
+{
+    layer_block &block = layer_shared();
+    cf_layer_share share = cf_layer_share_of(&args.plan, blockIdx.x);
+    int32_t n_own = args.plan.options.whole ? share.n_units << args.plan.row_bits : 0;
+    if (thread < CF_LAYER_N_VECTORS)
+        barrier_init(&block.ready[thread], CF_LAYER_N_HELPERS);
+    if (thread < CF_LAYER_N_COUNTS)
+        block.n_left[thread] = 0;
+    if (thread == 0) {
         block.share = share;
-    for (int32_t r = threadIdx.x;
-         args.plan.options.whole && r < share.n_units * args.plan.tile_rows; r += blockDim.x)
+        barrier_init(&block.partner, 1);
+    }
+    for (int32_t r = thread; r < n_own; r += blockDim.x - N_PRODUCER_THREADS)
         layer_at<uint32_t>(args.plan.layout.arrivals)[r] = 0;
-#if __CUDA_ARCH__ >= 900
-    /* Lets the copy engine see the barriers. */
-    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
-#endif
+    barriers_publish();
 }
 
 template <class format>
@@ -65,6 +73,36 @@ static __device__ __forceinline__ void stage_helpers(const cf_layer_args &args, 
     }
 }
 
+/* A producer needs nothing but its slots: it begins while the others set up the block. */
+static __device__ __forceinline__ void begin_stream(const cf_layer_args &args, int producer,
+                                                    int lane)
+{
+    init_slots(args, producer, lane);
+    role_arrive(ROLE_BARRIER_BLOCK, blockDim.x); /* publishes the slots to the consumers */
+    if (args.has_pairs)
+        pair_arrive();
+    grid_await_previous();
+    stage_layer_stream(args, producer, lane);
+    if (args.has_pairs)
+        pair_wait();
+}
+
+template <class format>
+static __device__ __forceinline__ void begin_others(const cf_layer_args &args, int thread)
+{
+    int32_t n_consuming = 32 * args.plan.n_consumers;
+    prefetch_parameters(args, thread);
+    init_layer_block(args, thread);
+    if (args.has_pairs)
+        pair_sync();                           /* each block may now write to the other */
+    role_sync(ROLE_BARRIER_BLOCK, blockDim.x); /* publishes all of it to all roles */
+    grid_await_previous();
+    if (thread < n_consuming)
+        stage_layer_consume<format>(args, thread / 32, thread % 32);
+    else
+        stage_helpers<format>(args, thread - n_consuming);
+}
+
 template <class format>
 static __global__ void __launch_bounds__(MAX_LAYER_THREADS, 1)
     layer_kernel(const __grid_constant__ cf_layer_args args)
@@ -72,17 +110,10 @@ static __global__ void __launch_bounds__(MAX_LAYER_THREADS, 1)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     grid_let_next_begin();
     touch_arguments(args, warp);
-    prefetch_parameters(args);
-    init_layer_block(args, cf_layer_share_of(&args.plan, blockIdx.x));
-    __syncthreads(); /* publishes all of it to all roles */
-    grid_await_previous();
-    int32_t n_consumers = args.plan.n_consumers, n_streaming = n_consumers + CF_LAYER_N_PRODUCERS;
-    if (warp < n_consumers)
-        stage_layer_consume<format>(args, warp, lane);
-    else if (warp < n_streaming)
-        stage_layer_stream(args, warp - n_consumers, lane);
+    if (warp < CF_LAYER_N_PRODUCERS)
+        begin_stream(args, warp, lane);
     else
-        stage_helpers<format>(args, threadIdx.x - 32 * n_streaming);
+        begin_others<format>(args, threadIdx.x - N_PRODUCER_THREADS);
 }
 
 extern "C" const void *cf_layer_kernel(cf_dtype dtype)

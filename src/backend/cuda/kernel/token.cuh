@@ -33,16 +33,14 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     if (threadIdx.x == 0) {
         barrier_init(&block.query, N_ATTENTION_THREADS);
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
+        barrier_init(&block.partner, 1);
         block.n_published = 0;
         barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);
         barrier_init(&choice_shared(args).decided, 1);
         choice_shared(args).is_stopped = false;
         choice_shared(args).round = 0;
     }
-#if __CUDA_ARCH__ >= 900
-    /* Lets the copy engine see the barriers. */
-    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
-#endif
+    barriers_publish();
 }
 
 static __device__ __forceinline__ void init_block(const cf_token_args &args)
@@ -58,6 +56,8 @@ static __device__ __forceinline__ void init_block(const cf_token_args &args)
         tiles[t] = source[t];
     for (int32_t u = threadIdx.x; u < schedule.max_units; u += blockDim.x)
         block_at<uint32_t>(schedule.shared.arrivals)[u] = 0;
+    if (args.step.has_pairs)
+        pair_sync(); /* each block may now write to the other */
     __syncthreads(); /* publishes all of it to all roles */
 }
 

@@ -31,6 +31,7 @@ template <int d_head> struct attention_space {
     float2 rotation[d_head / 2];                        /* of the new position: cosine, sine */
     uint16_t raw[3 * d_head];                           /* q, k, v as they come */
     uint16_t key[d_head];                               /* rotated */
+    float partner[d_head + 2];                          /* as parts: of the paired block */
 };
 
 template <int d_head>
@@ -293,7 +294,42 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
     return args.session.partials + (int64_t)(task.head * max_splits + split) * (d_head + 2);
 }
 
-/* Adds element i of all other splits, in their order; those of a group come at the same time. */
+/*
+ * With a pair's two splits of one head, the later block leaves its part in the earlier one's shared
+ * memory, and the two go on as one. The even block is the earlier.
+ */
+static __device__ __forceinline__ bool gives_part(const cf_token_args &args, const head_task &task)
+{
+    return args.step.has_pairs && blockIdx.x % 2 == 1 && task.split > 0;
+}
+
+static __device__ __forceinline__ bool takes_part(const cf_token_args &args, const head_task &task,
+                                                  int32_t n_splits)
+{
+    return args.step.has_pairs && blockIdx.x % 2 == 0 && task.split + 1 < n_splits;
+}
+
+template <int d_head>
+static __device__ __forceinline__ void give_part(const cf_token_args &args, softmax_part part,
+                                                 int i)
+{
+    const float *place = space<d_head>(args).partner;
+    uint32_t barrier = pair_address(&block_shared().partner);
+    pair_store(pair_address(place + i), part.output, barrier);
+    if (i == 0) {
+        pair_store(pair_address(place + d_head), part.maximum, barrier);
+        pair_store(pair_address(place + d_head + 1), part.sum, barrier);
+    }
+}
+
+template <int d_head>
+static __device__ __forceinline__ softmax_part taken_part(const cf_token_args &args, int i)
+{
+    const float *place = space<d_head>(args).partner;
+    return {place[d_head], place[d_head + 1], place[i]};
+}
+
+/* Adds element i of the splits that come this way, in their order; a group's at the same time. */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
                                                             const token_turn &turn,
@@ -302,14 +338,17 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 {
     enum { GROUP = 4 };
     int32_t n_splits = splits_at(args, turn.pos(args));
-    for (int32_t first = 1; first < n_splits; first += GROUP) {
+    /* Of pairs, only even blocks publish. */
+    int32_t step = args.step.has_pairs ? 2 : 1;
+    int32_t first_split = args.step.has_pairs ? 2 - blockIdx.x % 2 : 1;
+    for (int32_t first = first_split; first < n_splits; first += step * GROUP) {
         uint64_t maxima[GROUP], sums[GROUP], outputs[GROUP];
         uint64_t begin = watchdog_begin();
         for (bool is_late = true; is_late;) {
             is_late = false;
 #pragma unroll
             for (int k = 0; k < GROUP; k++) {
-                int32_t split = min(first + k, n_splits - 1);
+                int32_t split = first + step * k < n_splits ? first + step * k : first;
                 const uint64_t *packets = split_packets<d_head>(args, task, split);
                 maxima[k] = gpu_load(packets + d_head);
                 sums[k] = gpu_load(packets + d_head + 1);
@@ -323,7 +362,7 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
         }
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
-            if (first + k < n_splits)
+            if (first + step * k < n_splits)
                 all = merged(all, {partial_value(maxima[k]), partial_value(sums[k]),
                                    partial_value(outputs[k])});
     }
@@ -333,12 +372,24 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 template <int d_head>
 static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
                                                     const token_turn &turn, const head_task &task,
-                                                    int32_t layer, float exponent, int thread)
+                                                    int32_t layer, float exponent, uint32_t &taken,
+                                                    int thread)
 {
     uint32_t epoch = layer_epoch(args, turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
+    bool takes = takes_part(args, task, splits_at(args, turn.pos(args)));
+    if (takes && thread == 0)
+        pair_expect(&block_shared().partner, (d_head + 2) * sizeof(float));
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         softmax_part all = merge_warps<d_head>(args, task, exponent, i);
+        if (gives_part(args, task)) {
+            give_part<d_head>(args, all, i);
+            continue;
+        }
+        if (takes) {
+            pair_await(&block_shared().partner, taken);
+            all = merged(all, taken_part<d_head>(args, i));
+        }
         if (task.split > 0) {
             partial_store(packets + i, all.output, epoch);
             if (i == 0) {
@@ -351,6 +402,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
         activation_store(args.session.attention + task.head * d_head + i, all.output / all.sum,
                          epoch);
     }
+    taken ^= takes ? 1 : 0;
     if (task.split == 0 && thread == 0)
         gpu_count(counter_of(args, CF_COUNTER_ATTENTION));
 }
@@ -383,7 +435,7 @@ static __device__ __forceinline__ void publish_cache(const cf_token_args &args, 
 template <int d_head>
 static __device__ __forceinline__ void attend_token(const cf_token_args &args,
                                                     const token_turn &turn, const head_task &task,
-                                                    int thread)
+                                                    uint32_t &taken, int thread)
 {
     const cf_schedule &schedule = args.model.schedule;
     fetch_rotation<d_head>(args, turn.pos(args), thread);
@@ -392,7 +444,7 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
         prepare<d_head>(args, turn, task, layer, fresh(thread));
         float exponent = new_exponent<d_head>(args, fresh(thread));
         barrier_wait(&block_shared().attended, task.parity(layer));
-        deliver_head<d_head>(args, turn, task, layer, exponent, fresh(thread));
+        deliver_head<d_head>(args, turn, task, layer, exponent, taken, fresh(thread));
         /* A phase that nobody waits for is an error to compute-sanitizer; this one is complete. */
         if (task.n_tiles == 0)
             barrier_wait(&block_shared().query, task.parity(layer));
@@ -407,10 +459,11 @@ template <int d_head>
 static __device__ __forceinline__ void stage_attention(const cf_token_args &args, int thread)
 {
     token_turn turn = {0};
+    uint32_t taken = 0; /* parity of the parts that the paired block has left here */
     do {
         head_task task = block_task(args, turn);
         if (task.head >= 0)
-            attend_token<d_head>(args, turn, task, fresh(thread));
+            attend_token<d_head>(args, turn, task, taken, fresh(thread));
     } while (await_turn(args, turn));
 }
 

@@ -65,15 +65,23 @@ typedef struct cf_layer_layout {
     int32_t total;
 } cf_layer_layout;
 
+/* Something dealt to the blocks in turn: each gets `n_each`, the first `n_more` one more. */
+typedef struct cf_layer_deal {
+    int32_t n_each, n_more;
+} cf_layer_deal;
+
 typedef struct cf_layer_plan {
     cf_layer_options options;
     int32_t d_head;
     int32_t n_blocks;
-    int32_t tile_rows;       /* of qkv, up and dense; also rows of a unit */
+    int32_t tile_rows; /* of qkv, up and dense; also rows of a unit: 2^row_bits */
+    int32_t row_bits;
     int32_t n_qkv_tiles;     /* the first of the tiles that are dealt in turn, */
     int32_t n_free_tiles;    /* then those of up */
     int32_t n_units;         /* of dense and down */
     int32_t n_light;         /* blocks that own one unit less */
+    cf_layer_deal turns;     /* of the tiles that are dealt in turn, */
+    cf_layer_deal units;     /* and of the units */
     int32_t n_extra;         /* tiles that these get more */
     int32_t n_chunks, chunk; /* of the MLP's inner vector: number, elements */
     int32_t n_parts;         /* sums of an output row: dense, and each chunk of down */
@@ -99,6 +107,7 @@ typedef struct cf_layer_args {
     cf_layer_plan plan;
     cf_layer_scratch scratch;
     int32_t n_splits;
+    bool has_pairs; /* blocks 2 i and 2 i + 1 reach each other's shared memory */
 } cf_layer_args;
 
 typedef struct cf_layer_tile {
@@ -114,18 +123,22 @@ typedef struct cf_layer_share {
     int32_t n_in_turn, n_free, n_units, n_tiles;
 } cf_layer_share;
 
+CF_LAYER_INLINE int32_t cf_layer_dealt(cf_layer_deal deal, int32_t turn)
+{
+    return deal.n_each + (turn < deal.n_more ? 1 : 0);
+}
+
+/* No division: this is what a launch begins with. */
 CF_LAYER_INLINE cf_layer_share cf_layer_share_of(const cf_layer_plan *plan, int32_t block)
 {
     int32_t n_heavy = plan->n_blocks - plan->n_light, n_down = plan->n_parts - 1;
     cf_layer_share share;
     bool is_light = block >= n_heavy;
     share.turn = is_light ? block - n_heavy : block + plan->n_light;
-    share.n_in_turn =
-        (plan->n_free_tiles - plan->n_extra * plan->n_light - share.turn + plan->n_blocks - 1) /
-        plan->n_blocks;
+    share.n_in_turn = cf_layer_dealt(plan->turns, share.turn);
     share.n_free = share.n_in_turn + (is_light ? plan->n_extra : 0);
-    share.n_units = (plan->n_units - block + plan->n_blocks - 1) / plan->n_blocks;
-    share.n_tiles = share.n_free + share.n_units * (1 + plan->tile_rows * n_down);
+    share.n_units = cf_layer_dealt(plan->units, block);
+    share.n_tiles = share.n_free + share.n_units + (share.n_units << plan->row_bits) * n_down;
     return share;
 }
 
@@ -149,7 +162,7 @@ CF_LAYER_INLINE cf_layer_tile cf_layer_tile_at(const cf_layer_plan *plan,
                                                const cf_layer_share *share, int32_t block,
                                                int32_t t)
 {
-    int32_t d_model = plan->options.d_model, n_own = share->n_units * plan->tile_rows;
+    int32_t d_model = plan->options.d_model, n_own = share->n_units << plan->row_bits;
     if (t < share->n_in_turn)
         return cf_layer_free_tile(plan, t * plan->n_blocks + share->turn);
     if (t < share->n_free)
@@ -162,18 +175,29 @@ CF_LAYER_INLINE cf_layer_tile cf_layer_tile_at(const cf_layer_plan *plan,
                                t * plan->tile_rows};
     }
     t -= share->n_units;
-    int32_t k = t / n_own, own_row = t - k * n_own, unit = own_row / plan->tile_rows;
-    int32_t row = unit * (plan->n_blocks - 1) * plan->tile_rows + block * plan->tile_rows + own_row;
-    int32_t column = k * plan->chunk, left = plan->options.d_ffn - column;
+    int32_t column = 0, own_row = t;
+    for (; own_row >= n_own; own_row -= n_own) /* there are few chunks */
+        column += plan->chunk;
+    int32_t unit = own_row >> plan->row_bits, left = plan->options.d_ffn - column;
+    int32_t row = ((unit * (plan->n_blocks - 1) + block) << plan->row_bits) + own_row;
     return (cf_layer_tile){CF_LAYER_DOWN, row, 1, column, left < plan->chunk ? left : plan->chunk,
                            own_row};
+}
+
+/* The chunk of the MLP's inner vector that element `at` is in. There are few: no division. */
+CF_LAYER_INLINE int32_t cf_layer_chunk_of(const cf_layer_plan *plan, int32_t at)
+{
+    int32_t chunk = 0;
+    for (; at >= plan->chunk; at -= plan->chunk)
+        chunk++;
+    return chunk;
 }
 
 /* The counter that a tile of qkv or up counts for. */
 CF_LAYER_INLINE int32_t cf_layer_count_of(const cf_layer_plan *plan, const cf_layer_tile *tile)
 {
     return tile->matrix == CF_LAYER_QKV ? CF_LAYER_COUNT_QKV
-                                        : CF_LAYER_COUNT_UP + tile->row / plan->chunk;
+                                        : CF_LAYER_COUNT_UP + cf_layer_chunk_of(plan, tile->row);
 }
 
 #endif

@@ -26,6 +26,8 @@ struct layer_head {
 struct layer_attention_space {
     float *query, *key, *value; /* [d_head] of the new position; the query is scaled */
     float *raw;                 /* [3 d_head] as they come */
+    float *cosines, *sines;     /* [d_rotary] of the new position */
+    float *partner;             /* [d_head + 2] the paired block's part: output, maximum, sum */
     float *maxima, *weights;    /* [n_groups + 1] */
     float *outputs;             /* [n_groups][d_head] */
 };
@@ -58,21 +60,25 @@ attention_space_of(const cf_layer_args &args, const layer_head &task)
     space.key = space.query + task.d_head;
     space.value = space.key + task.d_head;
     space.raw = space.value + task.d_head;
-    space.maxima = space.raw + 3 * task.d_head;
+    space.cosines = space.raw + 3 * task.d_head;
+    space.sines = space.cosines + task.d_head;
+    space.partner = space.sines + task.d_head;
+    space.maxima = space.partner + task.d_head + 2;
     space.weights = space.maxima + 2 * (task.n_groups + 1); /* maxima, then sums */
     space.outputs = space.weights + task.n_groups + 1;
     return space;
 }
 
 /* Element i of q or k after rotation; pairs are (i, i + half). */
-static __device__ __forceinline__ float rotated_element(const cf_layer_args &args, const float *raw,
-                                                        int i)
+static __device__ __forceinline__ float rotated_element(const cf_layer_args &args,
+                                                        const layer_attention_space &space,
+                                                        const float *raw, int i)
 {
     int32_t d_rotary = args.plan.options.d_rotary, half = d_rotary / 2;
     if (i >= d_rotary)
         return raw[i];
     float other = i < half ? -raw[i + half] : raw[i - half];
-    return raw[i] * args.tensors.cosines[i] + other * args.tensors.sines[i];
+    return raw[i] * space.cosines[i] + other * space.sines[i];
 }
 
 /* The value of a packet first read as `v`, when it is of `epoch`. */
@@ -88,6 +94,17 @@ static __device__ __forceinline__ float await_packet(uint64_t v, const uint64_t 
     return partial_value(v);
 }
 
+/* Fetched before q is there: they come from far. */
+static __device__ __forceinline__ void fetch_rotation(const cf_layer_args &args,
+                                                      const layer_attention_space &space,
+                                                      int thread)
+{
+    for (int32_t i = thread; i < args.plan.options.d_rotary; i += N_HELPER_THREADS) {
+        space.cosines[i] = args.tensors.cosines[i];
+        space.sines[i] = args.tensors.sines[i];
+    }
+}
+
 /* Brings q, k and v of the new position, rotates them, and writes the cache and the outputs. */
 template <class format>
 static __device__ __forceinline__ void prepare_head(const cf_layer_args &args,
@@ -96,16 +113,16 @@ static __device__ __forceinline__ void prepare_head(const cf_layer_args &args,
 {
     const uint64_t *packets = args.scratch.qkv + (int64_t)task.head * 3 * task.d_head;
     uint32_t epoch = layer_shared().epoch;
-    for (int i = thread; i < 3 * task.d_head; i += N_HELPER_THREADS)
-        space.raw[i] = await_packet(gpu_load(packets + i), packets + i, epoch);
-    helpers_sync(); /* publishes `raw` */
+    for (int i = 2 * thread; i < 3 * task.d_head; i += 2 * N_HELPER_THREADS)
+        *reinterpret_cast<float2 *>(space.raw + i) = partials_await(packets + i, epoch);
+    helpers_sync(); /* publishes `raw`, cosines and sines */
     float scale = LOG2_E * rsqrtf((float)task.d_head);
     int64_t row = (int64_t)args.tensors.n_cached * args.plan.options.d_model;
     for (int32_t i = thread; i < task.d_head; i += N_HELPER_THREADS) {
         int32_t element = task.head * task.d_head + i;
-        uint16_t key = narrowed<format>(rotated_element(args, space.raw + task.d_head, i));
+        uint16_t key = narrowed<format>(rotated_element(args, space, space.raw + task.d_head, i));
         uint16_t value = narrowed<format>(space.raw[2 * task.d_head + i]);
-        space.query[i] = rotated_element(args, space.raw, i) * scale;
+        space.query[i] = rotated_element(args, space, space.raw, i) * scale;
         space.key[i] = widened<format>(&key, 0);
         space.value[i] = widened<format>(&value, 0);
         if (task.has_new) {
@@ -302,25 +319,66 @@ static __device__ __forceinline__ void publish_part(const cf_layer_args &args,
     }
 }
 
-/* Adds the other splits, in their order; loads of several are under way at a time. */
+/*
+ * With a pair's two splits of one head, the later block leaves its part in the earlier one's shared
+ * memory, and the two go on as one. The even block is the earlier.
+ */
+static __device__ __forceinline__ bool gives_part(const cf_layer_args &args, const layer_head &task)
+{
+    return args.has_pairs && blockIdx.x % 2 == 1 && task.split > 0;
+}
+
+static __device__ __forceinline__ bool takes_part(const cf_layer_args &args, const layer_head &task)
+{
+    return args.has_pairs && blockIdx.x % 2 == 0 && task.split + 1 < args.n_splits;
+}
+
+static __device__ __forceinline__ void give_part(const layer_head &task,
+                                                 const layer_attention_space &space,
+                                                 layer_part part, int i)
+{
+    uint32_t barrier = pair_address(&layer_shared().partner);
+    pair_store(pair_address(space.partner + i), part.output, barrier);
+    if (i == 0) {
+        pair_store(pair_address(space.partner + task.d_head), part.maximum, barrier);
+        pair_store(pair_address(space.partner + task.d_head + 1), part.sum, barrier);
+    }
+}
+
+static __device__ __forceinline__ layer_part merged_parts(layer_part a, layer_part b)
+{
+    float maximum = fmaxf(a.maximum, b.maximum);
+    float of_a = exp2f(a.maximum - maximum), of_b = exp2f(b.maximum - maximum);
+    return {maximum, a.sum * of_a + b.sum * of_b, a.output * of_a + b.output * of_b};
+}
+
+static __device__ __forceinline__ layer_part take_part(const layer_head &task,
+                                                       const layer_attention_space &space,
+                                                       layer_part part, int i)
+{
+    const float *place = space.partner;
+    pair_await(&layer_shared().partner, 0);
+    return merged_parts(part, {place[task.d_head], place[task.d_head + 1], place[i]});
+}
+
+/* Adds the splits that come this way, in their order; loads of several are under way at a time. */
 static __device__ __forceinline__ layer_part merge_parts(const cf_layer_args &args,
                                                          const layer_head &task, layer_part all,
                                                          int i)
 {
     uint32_t epoch = layer_shared().epoch;
     int32_t d_head = task.d_head;
+    /* Of pairs, only even blocks publish. */
+    int32_t step = args.has_pairs ? 2 : 1, first_split = args.has_pairs ? 2 - blockIdx.x % 2 : 1;
 #pragma unroll 3
-    for (int32_t split = 1; split < args.n_splits; split++) {
+    for (int32_t split = first_split; split < args.n_splits; split += step) {
         const uint64_t *packets = part_packets(args, task, split);
         uint64_t first = gpu_load(packets + d_head), second = gpu_load(packets + d_head + 1);
         uint64_t third = gpu_load(packets + i);
         layer_part part = {await_packet(first, packets + d_head, epoch),
                            await_packet(second, packets + d_head + 1, epoch),
                            await_packet(third, packets + i, epoch)};
-        float maximum = fmaxf(all.maximum, part.maximum);
-        float of_all = exp2f(all.maximum - maximum), of_part = exp2f(part.maximum - maximum);
-        all = {maximum, all.sum * of_all + part.sum * of_part,
-               all.output * of_all + part.output * of_part};
+        all = merged_parts(all, part);
     }
     return all;
 }
@@ -343,6 +401,32 @@ static __device__ __forceinline__ void prefetch_cache(const cf_layer_args &args,
     }
 }
 
+/* From the groups' results to the head's output, or to what another block makes it of. */
+static __device__ __forceinline__ void deliver_head(const cf_layer_args &args,
+                                                    const layer_head &task,
+                                                    const layer_attention_space &space, int thread)
+{
+    float maximum = weigh_groups(task, space, thread);
+    for (int i = thread; i < task.d_head; i += N_HELPER_THREADS) {
+        layer_part part = merge_groups(task, space, maximum, i);
+        if (gives_part(args, task)) {
+            give_part(task, space, part, i);
+            continue;
+        }
+        if (takes_part(args, task))
+            part = take_part(task, space, part, i);
+        if (task.split > 0) {
+            publish_part(args, task, part, i);
+            continue;
+        }
+        part = merge_parts(args, task, part, i);
+        activation_store(args.scratch.attention + task.head * task.d_head + i,
+                         part.output / part.sum, layer_shared().epoch);
+    }
+    if (task.split == 0 && thread == 0)
+        gpu_count(layer_counter(args, CF_LAYER_COUNT_ATTENTION));
+}
+
 template <class format>
 static __device__ __forceinline__ void stage_layer_attention(const cf_layer_args &args, int thread)
 {
@@ -352,9 +436,14 @@ static __device__ __forceinline__ void stage_layer_attention(const cf_layer_args
     layer_attention_space space = attention_space_of(args, task);
     layer_lane lane = lane_of(task, thread);
     layer_softmax state = {-1e30f, 0, {}};
+    if (takes_part(args, task) && thread == 0)
+        pair_expect(&layer_shared().partner, (task.d_head + 2) * sizeof(float));
     layer_batch batch, next;
     load_batch(args, task, lane, task.begin, batch); /* does not need the query */
-    helpers_await(args, CF_LAYER_COUNT_QKV, thread);
+    fetch_rotation(args, space, thread);
+    /* With a short context the stream is what limits, and looking at the values slows it. */
+    if (args.n_splits == 1)
+        helpers_await(args, CF_LAYER_COUNT_QKV, thread);
     prepare_head<format>(args, task, space, thread);
     float query[LANE_WIDTH];
 #pragma unroll
@@ -370,19 +459,7 @@ static __device__ __forceinline__ void stage_layer_attention(const cf_layer_args
     leave_group(task, lane, space, state);
     leave_new(task, space, thread);
     helpers_sync(); /* publishes the groups' results */
-    float maximum = weigh_groups(task, space, thread);
-    for (int i = thread; i < task.d_head; i += N_HELPER_THREADS) {
-        layer_part part = merge_groups(task, space, maximum, i);
-        if (task.split > 0) {
-            publish_part(args, task, part, i);
-            continue;
-        }
-        part = merge_parts(args, task, part, i);
-        activation_store(args.scratch.attention + task.head * task.d_head + i,
-                         part.output / part.sum, layer_shared().epoch);
-    }
-    if (task.split == 0 && thread == 0)
-        gpu_count(layer_counter(args, CF_LAYER_COUNT_ATTENTION));
+    deliver_head(args, task, space, thread);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #define CF_CUDA_STAGE_LAYER_BLOCK_CUH
 
 #include "backend/cuda/device/barrier.cuh"
+#include "backend/cuda/device/cluster.cuh"
 #include "backend/cuda/device/copy.cuh"
 #include "backend/cuda/device/format.cuh"
 #include "backend/cuda/device/launch.cuh"
@@ -15,13 +16,16 @@
 #include <cuda_bf16.h>
 
 #define N_HELPER_THREADS (32 * CF_LAYER_N_HELPERS)
+#define N_PRODUCER_THREADS (32 * CF_LAYER_N_PRODUCERS)
 #define ROLE_BARRIER_HELPERS 1
+#define ROLE_BARRIER_BLOCK 2
 
 /* The fixed part of shared memory, at its beginning. */
 struct layer_block {
     uint64_t full[CF_LAYER_MAX_SLOTS];  /* a tile is there */
     uint64_t empty[CF_LAYER_MAX_SLOTS]; /* a tile has been used */
     uint64_t ready[CF_LAYER_N_VECTORS]; /* a vector is there; once a launch */
+    uint64_t partner;                   /* the paired block's part of the head is there; once */
     uint32_t n_left[CF_LAYER_N_COUNTS]; /* the block's tiles that are not done */
     uint32_t epoch;                     /* of this launch; published with the first vector */
     cf_layer_share share;

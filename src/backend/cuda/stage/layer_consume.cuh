@@ -22,7 +22,7 @@ static __device__ __forceinline__ int32_t input_of(const cf_layer_plan &plan,
     return tile.matrix == CF_LAYER_QKV     ? CF_LAYER_NORM1
            : tile.matrix == CF_LAYER_UP    ? CF_LAYER_NORM2
            : tile.matrix == CF_LAYER_DENSE ? CF_LAYER_ATTENTION
-                                           : CF_LAYER_FFN + tile.column / plan.chunk;
+                                           : CF_LAYER_FFN + cf_layer_chunk_of(&plan, tile.column);
 }
 
 /* A lane's bias as it lies; of down's chunks the first brings it. */
@@ -95,7 +95,8 @@ static __device__ __forceinline__ void deliver_rows(const cf_layer_args &args,
         if (whole)
             count_layer_tile(args, tile, lane);
     } else if (has_row && whole) {
-        int32_t part = tile.matrix == CF_LAYER_DENSE ? 0 : 1 + tile.column / args.plan.chunk;
+        int32_t part =
+            tile.matrix == CF_LAYER_DENSE ? 0 : 1 + cf_layer_chunk_of(&args.plan, tile.column);
         leave_row<format>(args, row, tile.own_row + lane, part, sum);
     } else if (has_row) {
         store_element<format>(args.tensors.output, row, sum);

@@ -95,12 +95,12 @@ static __device__ __forceinline__ void store_norm(const cf_layer_args &args, int
 
 /* The LayerNorms' parameters into L2, each line by one block, before the stream of weights begins.
  */
-static __device__ __forceinline__ void prefetch_parameters(const cf_layer_args &args)
+static __device__ __forceinline__ void prefetch_parameters(const cf_layer_args &args, int thread)
 {
     const cf_layer_tensors &tensors = args.tensors;
     const void *vectors[] = {tensors.norm1_weight, tensors.norm1_bias, tensors.norm2_weight,
                              tensors.norm2_bias};
-    int32_t line = threadIdx.x * gridDim.x + blockIdx.x;
+    int32_t line = thread * gridDim.x + blockIdx.x;
     if (128 * line < 2 * args.plan.options.d_model)
 #pragma unroll
         for (int v = 0; v < 4; v++)

@@ -28,7 +28,7 @@ static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &a
 {
     const cf_layer_plan &plan = args.plan;
     layer_block &block = layer_shared();
-    cf_layer_share share = block.share;
+    cf_layer_share share = cf_layer_share_of(&plan, blockIdx.x);
     char *ring = layer_at<char>(plan.layout.ring);
     int32_t n_window = plan.n_window / CF_LAYER_N_PRODUCERS, n_in_flight = 0;
     ring_place next = {producer, 0}, oldest = next;

@@ -50,8 +50,9 @@ static __device__ __forceinline__ void stream_tile(const stream_phase &phase, co
 struct stream_place {
     ring_place next, oldest;
     int32_t n_in_flight;
-    int32_t index; /* of this producer's next tile in the list that it streams */
-    int32_t n_producers, n_slots, n_window; /* of the schedule; of the window, its own part */
+    int32_t index;                /* of this producer's next tile in the list that it streams */
+    int32_t n_producers, n_slots; /* of the schedule */
+    int32_t n_window;             /* tiles of its own that may be in flight */
     const volatile bool *is_stopped;
 };
 
@@ -75,10 +76,10 @@ static __device__ __forceinline__ bool await_room(stream_place &place)
     return true;
 }
 
-/* Nothing may be under way when the block ends. */
-static __device__ __forceinline__ void await_landing(stream_place &place)
+/* Returns when no more than `n_window` tiles of this producer are in flight. */
+static __device__ __forceinline__ void await_landing(stream_place &place, int32_t n_window)
 {
-    for (; place.n_in_flight > 0; place.n_in_flight--) {
+    for (; place.n_in_flight > n_window; place.n_in_flight--) {
         barrier_wait(&block_shared().full[place.oldest.slot], place.oldest.parity);
         ring_advance(place.oldest, place.n_producers, place.n_slots);
     }
@@ -155,28 +156,72 @@ static __device__ __forceinline__ void await_cache(const cf_token_args &args,
     async_fence();
 }
 
+/* Changes how many of the schedule's tiles may be in flight. */
+static __device__ __forceinline__ void set_window(const cf_token_args &args, int32_t n_window,
+                                                  stream_place &place)
+{
+    place.n_window = fresh(n_window / args.model.schedule.n_producers);
+    await_landing(place, place.n_window);
+}
+
+/* Some of a round's tiles. The KV cache's come before the last stretch. */
+enum stretch { STRETCH_AHEAD, STRETCH_FIRST, STRETCH_AFTER_KV };
+
+struct stretch_tiles {
+    int32_t first, end; /* in the block's tiles */
+};
+
+/* Those that come ahead of need are as many as the ring holds; none come so where a launch begins.
+ */
+static __device__ __forceinline__ stretch_tiles open_stretch(const cf_schedule &schedule,
+                                                             int32_t round, bool has_ahead,
+                                                             int stretch)
+{
+    const cf_share &share = block_shared().share;
+    bool is_head = round == schedule.shape.n_layers;
+    int32_t begin = is_head ? share.n_layer_tiles : 0;
+    int32_t middle = is_head ? begin + share.n_head_tiles : share.kv_place;
+    int32_t ahead = has_ahead ? min(begin + schedule.n_slots, middle) : begin;
+    return stretch == STRETCH_AHEAD   ? stretch_tiles{begin, ahead}
+           : stretch == STRETCH_FIRST ? stretch_tiles{ahead, middle}
+                                      : stretch_tiles{middle, share.n_layer_tiles};
+}
+
+static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
+                                                      const token_turn &turn, const head_task &task,
+                                                      int32_t round, int stretch,
+                                                      stretch_tiles part, stream_place &place,
+                                                      int lane)
+{
+    const cf_tile *tiles = block_at<const cf_tile>(args.model.schedule.shared.tiles);
+    int32_t n = part.end - part.first;
+    if (stretch == STRETCH_AFTER_KV) {
+        if (round == 0 && turn.index > 0 && task.begin < task.end)
+            await_cache(args, turn);
+        if (!stream_kv(args, task, round, place, lane))
+            return false;
+    }
+    return n == 0 || stream_tiles(args, tiles + part.first, n, round, place, lane);
+}
+
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
 static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                                                     const token_turn &turn, stream_place &place,
                                                     int lane)
 {
-    const cf_tile *tiles = block_at<const cf_tile>(args.model.schedule.shared.tiles);
-    const cf_share &share = block_shared().share;
+    const cf_schedule &schedule = args.model.schedule;
     head_task task = block_task(args, turn);
-    int32_t n_layers = args.model.schedule.shape.n_layers;
-    for (int32_t part = 0; part < 2 * n_layers + (turn.wants_logits(args) ? 1 : 0); part++) {
-        int32_t layer = part / 2;
-        bool is_head = layer == n_layers, is_second = part % 2 == 1;
-        int32_t first = is_head ? share.n_layer_tiles : is_second ? share.kv_place : 0;
-        int32_t end = is_head     ? first + share.n_head_tiles
-                      : is_second ? share.n_layer_tiles
-                                  : share.kv_place;
-        if (part == 1 && turn.index > 0 && task.begin < task.end)
-            await_cache(args, turn);
-        if (is_second && !stream_kv(args, task, layer, place, lane))
-            return false;
-        if (first < end && !stream_tiles(args, tiles + first, end - first, layer, place, lane))
-            return false;
+    for (int32_t round = 0; round < n_rounds(args, turn); round++) {
+        bool has_ahead = schedule.n_ahead < schedule.n_window && (round > 0 || turn.index > 0);
+        int last = round == schedule.shape.n_layers ? STRETCH_FIRST : STRETCH_AFTER_KV;
+        for (int stretch = has_ahead ? STRETCH_AHEAD : STRETCH_FIRST; stretch <= last; stretch++) {
+            stretch_tiles part = open_stretch(schedule, round, has_ahead, stretch);
+            if (has_ahead && stretch != STRETCH_AFTER_KV)
+                set_window(args, stretch == STRETCH_AHEAD ? schedule.n_ahead : schedule.n_window,
+                           place);
+            if (!stream_stretch(args, turn, task, round, stretch, part, place, lane))
+                return false;
+        }
     }
     return true;
 }
@@ -186,14 +231,14 @@ static __device__ __forceinline__ void stage_stream(const cf_token_args &args, i
                                                     int lane)
 {
     stream_place place = {{producer, 0}, {producer, 0}, 0, producer};
+    set_window(args, args.model.schedule.n_window, place);
     place.n_slots = fresh(args.model.schedule.n_slots);
     place.n_producers = fresh(args.model.schedule.n_producers);
-    place.n_window = fresh(args.model.schedule.n_window / args.model.schedule.n_producers);
     place.is_stopped = &choice_shared(args).is_stopped;
     token_turn turn = {0};
     while (stream_token(args, turn, place, lane) && next_turn(args, turn))
         continue;
-    await_landing(place);
+    await_landing(place, 0); /* nothing may be under way when the block ends */
 }
 
 #endif

@@ -120,6 +120,7 @@ typedef struct cf_token_step {
     uint32_t epoch;           /* layers that this session has evaluated before */
     uint32_t n_before;        /* tokens, likewise */
     bool want_hidden;
+    bool has_pairs;  /* blocks 2 i and 2 i + 1 reach each other's shared memory */
     uint64_t *trace; /* [n_layers + 1][n_blocks][CF_N_TRACE_EVENTS] nanoseconds, or NULL */
 } cf_token_step;
 
