@@ -1,6 +1,7 @@
 /*
- * Pairs of blocks: clusters of two, which run on neighbouring multiprocessors and reach each other's
- * shared memory without going through the L2 cache. Where the GPU has none, nothing is a pair.
+ * Pairs of blocks: clusters of two, which run on neighbouring multiprocessors and reach each
+ * other's shared memory without going through the L2 cache. Where the GPU has none, nothing is a
+ * pair.
  */
 #ifndef CF_CUDA_DEVICE_CLUSTER_CUH
 #define CF_CUDA_DEVICE_CLUSTER_CUH
@@ -46,7 +47,8 @@ static __device__ __forceinline__ void pair_store(uint32_t address, float value,
                  : "memory");
 }
 
-/* Announces the bytes that the other block writes in this phase of the barrier, whose count is 1. */
+/* Announces the bytes that the other block writes in this phase of the barrier, whose count is 1.
+ */
 static __device__ __forceinline__ void pair_expect(uint64_t *barrier, uint32_t n_bytes)
 {
     barrier_expect(barrier, n_bytes);
