@@ -7,7 +7,8 @@
  *
  * Prints CSV lines, and after '#' what is for people.
  */
-#include "backend/cuda/host/cuda.h"
+#include "random_model.h"
+
 #include "backend/cuda/kernel/prompt.h"
 #include "base/clock.h"
 #include "base/status.h"
@@ -16,112 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_WARM_UP = 3, N_TIMES = 30, N_CONTEXT = 2048 };
-
-static const struct {
-    const char *name;
-    int32_t n_layers, d_model, n_heads, n_vocab;
-} models[] = {
-    {"14m", 6, 128, 4, 50304},     {"31m", 6, 256, 8, 50304},     {"70m", 6, 512, 8, 50304},
-    {"160m", 12, 768, 12, 50304},  {"410m", 24, 1024, 16, 50304}, {"1b", 16, 2048, 8, 50304},
-    {"1.4b", 24, 2048, 16, 50304}, {"2.8b", 32, 2560, 32, 50304}, {"6.9b", 32, 4096, 32, 50432},
-    {"12b", 36, 5120, 40, 50688},
-};
-
-enum { N_MODELS = sizeof models / sizeof *models };
-
-static void check(cf_status status, const cf_error *error)
-{
-    if (status == CF_STATUS_OK)
-        return;
-    fprintf(stderr, "bench_prompt: %s\n", error->message);
-    exit(1);
-}
-
-static void check_cuda(cudaError_t code)
-{
-    cf_error error;
-    if (code != cudaSuccess)
-        check(cf_cuda_fail(&error, code, "bench"), &error);
-}
-
-static cf_shape shape_of(const char *name)
-{
-    for (int i = 0; i < N_MODELS; i++)
-        if (strcmp(name, models[i].name) == 0)
-            return (cf_shape){.n_layers = models[i].n_layers,
-                              .d_model = models[i].d_model,
-                              .n_heads = models[i].n_heads,
-                              .d_head = models[i].d_model / models[i].n_heads,
-                              .d_rotary = models[i].d_model / models[i].n_heads / 8 * 2,
-                              .d_ffn = 4 * models[i].d_model,
-                              .n_vocab = models[i].n_vocab,
-                              .n_context = N_CONTEXT,
-                              .rope_theta = 10000,
-                              .layer_norm_eps = 1e-5f,
-                              .parallel_residual = true,
-                              .attention_bias = true};
-    fprintf(stderr, "bench_prompt: no model %s\n", name);
-    exit(1);
-}
-
-/* Random numbers of 2^-6 to 2^-5 and either sign, that tensors are cut out of. */
-#define POOL_HALVES ((size_t)1 << 24)
-static uint16_t pool[POOL_HALVES];
-
-static void fill_pool(void)
-{
-    uint64_t state = 1;
-    for (size_t i = 0; i < POOL_HALVES; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        pool[i] = (uint16_t)(9u << 10 | (state >> 48 & 0x83FFu));
-    }
-}
-
-/* A tensor on the GPU, each cut out of the pool from another place on. */
-static const void *random_tensor(size_t n_bytes)
-{
-    static size_t place;
-    char *memory;
-    check_cuda(cudaMalloc((void **)&memory, n_bytes));
-    for (size_t done = 0, n; done < n_bytes; done += n) {
-        place = (place + 999983) % (POOL_HALVES / 2) / 8 * 8;
-        n = n_bytes - done < POOL_HALVES ? n_bytes - done : POOL_HALVES;
-        check_cuda(cudaMemcpy(memory + done, pool + place, n, cudaMemcpyHostToDevice));
-    }
-    return memory;
-}
-
-static void add_tensor(cf_tensor *tensor, const char *prefix, const char *name, int64_t rows,
-                       int64_t columns)
-{
-    char *full = malloc(96);
-    snprintf(full, 96, "%s%s", prefix, name);
-    *tensor = (cf_tensor){.name = full,
-                          .dtype = CF_DTYPE_F16,
-                          .n_dims = columns > 0 ? 2 : 1,
-                          .dims = {rows, columns > 0 ? columns : 1}};
-    tensor->data = random_tensor(2 * (size_t)(tensor->dims[0] * tensor->dims[1]));
-}
-
-/* A model whose tensors lie on the GPU and are used in place. */
-static void make_model(const cf_shape *shape, cf_neox *neox)
-{
-    size_t n = 0;
-    int64_t D = shape->d_model, F = shape->d_ffn, V = shape->n_vocab;
-    cf_tensor *tensors = calloc((size_t)shape->n_layers * 12 + 4, sizeof *tensors);
-    cf_error error;
-#define ADD(field, name, rows, columns, needs)                                                     \
-    add_tensor(&tensors[n++], prefix, name, rows, columns);
-    for (int32_t layer = 0; layer < shape->n_layers; layer++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "layers.%d.", layer);
-        CF_NEOX_LAYER_TENSORS(ADD)
-    }
-    const char *prefix = "";
-    CF_NEOX_OUTER_TENSORS(ADD)
-    check(cf_neox_bind(shape, tensors, n, neox, &error), &error);
-}
+enum { N_WARM_UP = 3, N_TIMES = 30 };
 
 static int by_value(const void *a, const void *b)
 {
@@ -136,10 +32,10 @@ static double time_host(cf_backend_session *session, size_t n, timed call, doubl
 {
     double times[N_TIMES];
     for (int i = -N_WARM_UP; i < N_TIMES; i++) {
-        check_cuda(cudaDeviceSynchronize());
+        bench_check_cuda(cudaDeviceSynchronize());
         uint64_t begin = cf_clock_ns();
         call(session, n);
-        check_cuda(cudaDeviceSynchronize());
+        bench_check_cuda(cudaDeviceSynchronize());
         if (i >= 0)
             times[i] = (double)(cf_clock_ns() - begin) * 1e-6;
     }
@@ -151,14 +47,14 @@ static double time_host(cf_backend_session *session, size_t n, timed call, doubl
 static void step(cf_backend_session *session, size_t n)
 {
     static float *logits;
-    static cf_token ids[N_CONTEXT];
+    static cf_token ids[BENCH_N_CONTEXT];
     cf_error error;
     if (logits == NULL)
         logits = malloc(sizeof *logits * (size_t)session->model->neox->shape.n_vocab);
     for (size_t i = 0; i < n; i++)
         ids[i] = (cf_token)(i * 7919 % 50000);
     cf_step step = {.ids = ids, .n = n, .logits = logits, .n_logits = 1};
-    check(cf_prompt_step(session, &step, &error), &error);
+    bench_check(cf_prompt_step(session, &step, &error), &error);
 }
 
 /* The same through the token kernel. */
@@ -166,7 +62,7 @@ static void token_kernel(cf_backend_session *session, size_t n)
 {
     cf_error error;
     cf_token ids[CF_MAX_LAUNCH] = {1, 2, 3, 5, 8, 13, 21, 34};
-    check(cf_cuda_launch(session, ids, n, 0, true, false, &error), &error);
+    bench_check(cf_cuda_launch(session, ids, n, 0, true, false, &error), &error);
 }
 
 /* The products of all layers and the head, one after the other, with nothing between them. */
@@ -187,9 +83,9 @@ static void products(cf_backend_session *session, size_t n)
              d, true, false}};
         bool is_head = i == shape->n_layers;
         for (int p = is_head ? 4 : 0; p < (is_head ? 5 : 4); p++)
-            check(cf_product_launch(&prompt->plans, &layer[p], prompt->workspaces[0],
-                                    session->stream, &error),
-                  &error);
+            bench_check(cf_product_launch(&prompt->plans, &layer[p], prompt->workspaces[0],
+                                          session->stream, &error),
+                        &error);
     }
 }
 
@@ -235,11 +131,11 @@ static void kernels(cf_backend_session *session, size_t n, int which)
                                          cache->n_context,   CF_DTYPE_F16};
         cf_prompt_activation activation = {prompt->ffn, layer->biases[CF_MATRIX_UP], count,
                                            shape->d_ffn, shape->activation};
-        check_cuda(which == 0   ? cf_prompt_normalise(&norm, CF_DTYPE_F16, session->stream)
-                   : which == 1 ? cf_prompt_append(&split, CF_DTYPE_F16, session->stream)
-                   : which == 2
-                       ? attend(&attention, shape->d_head, &model->device.limits, session->stream)
-                       : cf_prompt_activate(&activation, CF_DTYPE_F16, session->stream));
+        bench_check_cuda(
+            which == 0   ? cf_prompt_normalise(&norm, CF_DTYPE_F16, session->stream)
+            : which == 1 ? cf_prompt_append(&split, CF_DTYPE_F16, session->stream)
+            : which == 2 ? attend(&attention, shape->d_head, &model->device.limits, session->stream)
+                         : cf_prompt_activate(&activation, CF_DTYPE_F16, session->stream));
     }
 }
 
@@ -286,26 +182,13 @@ static void time_prompt(cf_backend_session *session, const char *name, size_t n)
 int main(int argc, char **argv)
 {
     static const size_t usual[] = {128, 512, 2048};
-    const char *name = argc > 1 ? argv[1] : "2.8b", *text;
-    cf_shape shape = shape_of(name);
-    cf_model_options model_options = {.size = sizeof model_options};
-    cf_backend_options options = {.n_context = N_CONTEXT};
-    cf_backend_model *model;
-    cf_backend_session *session;
-    cf_neox neox;
-    cf_error error;
-    fill_pool();
-    make_model(&shape, &neox);
-    check(cf_cuda_backend.model_create(&neox, &model_options, &model, &text, &error), &error);
-    printf("# %s\n", text);
-    cf_cuda_backend.session_defaults(model, &options);
-    check(cf_cuda_backend.session_create(model, &options, &session, &error), &error);
-    if (session->prompt == NULL)
+    bench_model bench;
+    bench_open(&bench, "bench_prompt", argc > 1 ? argv[1] : "2.8b");
+    if (bench.session->prompt == NULL)
         return 1;
     printf("model,tokens,ms_median,ms_best,ms_products_alone,tokens_per_s,tflops\n");
     for (int i = 0; i < (argc > 2 ? argc - 2 : 3); i++)
-        time_prompt(session, name, argc > 2 ? (size_t)atoi(argv[i + 2]) : usual[i]);
-    cf_cuda_backend.session_free(session);
-    cf_cuda_backend.model_free(model);
+        time_prompt(bench.session, bench.name, argc > 2 ? (size_t)atoi(argv[i + 2]) : usual[i]);
+    bench_close(&bench);
     return 0;
 }
