@@ -1,4 +1,5 @@
-/* What the GPU's benches share: a model of a real shape with random weights, and a session on it. */
+/* What the GPU's benches share: a model of a real shape with random weights, and a session on it.
+ */
 #ifndef CF_BENCH_CUDA_RANDOM_MODEL_H
 #define CF_BENCH_CUDA_RANDOM_MODEL_H
 

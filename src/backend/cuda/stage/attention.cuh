@@ -9,6 +9,7 @@
 
 #include "backend/cuda/device/format.cuh"
 #include "backend/cuda/stage/choice.cuh"
+#include "backend/cuda/stage/softmax_part.cuh"
 
 /* How a warp reads keys: `lanes` lanes a position, each in pieces of `width` elements. */
 template <int d_head> struct head_lanes {
@@ -205,18 +206,6 @@ static __device__ __forceinline__ softmax_state<d_head> attend_tile(const cf_tok
     return state;
 }
 
-/* A part of a softmax: of one warp, one block or all so far. */
-struct softmax_part {
-    float maximum, sum, output;
-};
-
-static __device__ __forceinline__ softmax_part merged(softmax_part a, softmax_part b)
-{
-    float maximum = fmaxf(a.maximum, b.maximum);
-    float of_a = exp2f(a.maximum - maximum), of_b = exp2f(b.maximum - maximum);
-    return {maximum, a.sum * of_a + b.sum * of_b, a.output * of_a + b.output * of_b};
-}
-
 /* Leaves a tile's result in a place of its warp; the first takes it, others are merged in. */
 template <int d_head>
 static __device__ __forceinline__ void leave_part(const cf_token_args &args,
@@ -294,41 +283,6 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
     return args.session.partials + (int64_t)(task.head * max_splits + split) * (d_head + 2);
 }
 
-/*
- * With a pair's two splits of one head, the later block leaves its part in the earlier one's shared
- * memory, and the two go on as one. The even block is the earlier.
- */
-static __device__ __forceinline__ bool gives_part(const cf_token_args &args, const head_task &task)
-{
-    return args.step.has_pairs && blockIdx.x % 2 == 1 && task.split > 0;
-}
-
-static __device__ __forceinline__ bool takes_part(const cf_token_args &args, const head_task &task,
-                                                  int32_t n_splits)
-{
-    return args.step.has_pairs && blockIdx.x % 2 == 0 && task.split + 1 < n_splits;
-}
-
-template <int d_head>
-static __device__ __forceinline__ void give_part(const cf_token_args &args, softmax_part part,
-                                                 int i)
-{
-    const float *place = space<d_head>(args).partner;
-    uint32_t barrier = pair_address(&block_shared().partner);
-    pair_store(pair_address(place + i), part.output, barrier);
-    if (i == 0) {
-        pair_store(pair_address(place + d_head), part.maximum, barrier);
-        pair_store(pair_address(place + d_head + 1), part.sum, barrier);
-    }
-}
-
-template <int d_head>
-static __device__ __forceinline__ softmax_part taken_part(const cf_token_args &args, int i)
-{
-    const float *place = space<d_head>(args).partner;
-    return {place[d_head], place[d_head + 1], place[i]};
-}
-
 /* Adds element i of the splits that come this way, in their order; a group's at the same time. */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
@@ -338,9 +292,8 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
 {
     enum { GROUP = 4 };
     int32_t n_splits = splits_at(args, turn.pos(args));
-    /* Of pairs, only even blocks publish. */
-    int32_t step = args.step.has_pairs ? 2 : 1;
-    int32_t first_split = args.step.has_pairs ? 2 - blockIdx.x % 2 : 1;
+    int32_t step = published_step(args.step.has_pairs);
+    int32_t first_split = first_published(args.step.has_pairs);
     for (int32_t first = first_split; first < n_splits; first += step * GROUP) {
         uint64_t maxima[GROUP], sums[GROUP], outputs[GROUP];
         uint64_t begin = watchdog_begin();
@@ -377,25 +330,21 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
 {
     uint32_t epoch = layer_epoch(args, turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
-    bool takes = takes_part(args, task, splits_at(args, turn.pos(args)));
+    bool takes = takes_part(args.step.has_pairs, task.split, splits_at(args, turn.pos(args)));
     if (takes && thread == 0)
-        pair_expect(&block_shared().partner, (d_head + 2) * sizeof(float));
+        pair_expect(&block_shared().partner, part_bytes(d_head));
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
         softmax_part all = merge_warps<d_head>(args, task, exponent, i);
-        if (gives_part(args, task)) {
-            give_part<d_head>(args, all, i);
+        if (gives_part(args.step.has_pairs, task.split)) {
+            give_part(space<d_head>(args).partner, &block_shared().partner, d_head, all, i);
             continue;
         }
         if (takes) {
             pair_await(&block_shared().partner, taken);
-            all = merged(all, taken_part<d_head>(args, i));
+            all = merged(all, given_part(space<d_head>(args).partner, d_head, i));
         }
         if (task.split > 0) {
-            partial_store(packets + i, all.output, epoch);
-            if (i == 0) {
-                partial_store(packets + d_head, all.maximum, epoch);
-                partial_store(packets + d_head + 1, all.sum, epoch);
-            }
+            publish_part(packets, d_head, all, epoch, i);
             continue;
         }
         all = merge_splits<d_head>(args, turn, task, epoch, all, i);

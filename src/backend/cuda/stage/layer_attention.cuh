@@ -8,6 +8,7 @@
 #define CF_CUDA_STAGE_LAYER_ATTENTION_CUH
 
 #include "backend/cuda/stage/layer_block.cuh"
+#include "backend/cuda/stage/softmax_part.cuh"
 
 #define LANE_WIDTH 8       /* elements of a lane */
 #define BATCH_POSITIONS 4  /* of a group of lanes, under way together */
@@ -262,11 +263,6 @@ static __device__ __forceinline__ void leave_new(const layer_head &task,
     }
 }
 
-/* What a block found of a head: maximum, sum, and element i of the output. */
-struct layer_part {
-    float maximum, sum, output;
-};
-
 /* Finds the weight of each group and the new position; returns the largest exponent. */
 static __device__ __forceinline__ float weigh_groups(const layer_head &task,
                                                      const layer_attention_space &space, int thread)
@@ -282,12 +278,12 @@ static __device__ __forceinline__ float weigh_groups(const layer_head &task,
 }
 
 /* Element i of the block's part: the groups, in their order, and the new position. */
-static __device__ __forceinline__ layer_part merge_groups(const layer_head &task,
-                                                          const layer_attention_space &space,
-                                                          float maximum, int i)
+static __device__ __forceinline__ softmax_part merge_groups(const layer_head &task,
+                                                            const layer_attention_space &space,
+                                                            float maximum, int i)
 {
     const float *sums = space.maxima + task.n_groups + 1;
-    layer_part part = {maximum, 0, 0};
+    softmax_part part = {maximum, 0, 0};
 #pragma unroll 4
     for (int32_t g = 0; g < task.n_groups; g++) {
         part.sum = fmaf(space.weights[g], sums[g], part.sum);
@@ -307,78 +303,32 @@ static __device__ __forceinline__ uint64_t *part_packets(const cf_layer_args &ar
            (int64_t)(task.head * args.plan.max_splits + split) * (task.d_head + 2);
 }
 
-static __device__ __forceinline__ void publish_part(const cf_layer_args &args,
-                                                    const layer_head &task, layer_part part, int i)
+static __device__ __forceinline__ void publish_split(const cf_layer_args &args,
+                                                     const layer_head &task, softmax_part part,
+                                                     int i)
 {
     uint64_t *packets = part_packets(args, task, task.split);
     uint32_t epoch = layer_shared().epoch;
-    partial_store(packets + i, part.output, epoch);
-    if (i == 0) {
-        partial_store(packets + task.d_head, part.maximum, epoch);
-        partial_store(packets + task.d_head + 1, part.sum, epoch);
-    }
-}
-
-/*
- * With a pair's two splits of one head, the later block leaves its part in the earlier one's shared
- * memory, and the two go on as one. The even block is the earlier.
- */
-static __device__ __forceinline__ bool gives_part(const cf_layer_args &args, const layer_head &task)
-{
-    return args.has_pairs && blockIdx.x % 2 == 1 && task.split > 0;
-}
-
-static __device__ __forceinline__ bool takes_part(const cf_layer_args &args, const layer_head &task)
-{
-    return args.has_pairs && blockIdx.x % 2 == 0 && task.split + 1 < args.n_splits;
-}
-
-static __device__ __forceinline__ void give_part(const layer_head &task,
-                                                 const layer_attention_space &space,
-                                                 layer_part part, int i)
-{
-    uint32_t barrier = pair_address(&layer_shared().partner);
-    pair_store(pair_address(space.partner + i), part.output, barrier);
-    if (i == 0) {
-        pair_store(pair_address(space.partner + task.d_head), part.maximum, barrier);
-        pair_store(pair_address(space.partner + task.d_head + 1), part.sum, barrier);
-    }
-}
-
-static __device__ __forceinline__ layer_part merged_parts(layer_part a, layer_part b)
-{
-    float maximum = fmaxf(a.maximum, b.maximum);
-    float of_a = exp2f(a.maximum - maximum), of_b = exp2f(b.maximum - maximum);
-    return {maximum, a.sum * of_a + b.sum * of_b, a.output * of_a + b.output * of_b};
-}
-
-static __device__ __forceinline__ layer_part take_part(const layer_head &task,
-                                                       const layer_attention_space &space,
-                                                       layer_part part, int i)
-{
-    const float *place = space.partner;
-    pair_await(&layer_shared().partner, 0);
-    return merged_parts(part, {place[task.d_head], place[task.d_head + 1], place[i]});
+    publish_part(packets, task.d_head, part, epoch, i);
 }
 
 /* Adds the splits that come this way, in their order; loads of several are under way at a time. */
-static __device__ __forceinline__ layer_part merge_parts(const cf_layer_args &args,
-                                                         const layer_head &task, layer_part all,
-                                                         int i)
+static __device__ __forceinline__ softmax_part merge_parts(const cf_layer_args &args,
+                                                           const layer_head &task, softmax_part all,
+                                                           int i)
 {
     uint32_t epoch = layer_shared().epoch;
     int32_t d_head = task.d_head;
-    /* Of pairs, only even blocks publish. */
-    int32_t step = args.has_pairs ? 2 : 1, first_split = args.has_pairs ? 2 - blockIdx.x % 2 : 1;
+    int32_t step = published_step(args.has_pairs), first_split = first_published(args.has_pairs);
 #pragma unroll 3
     for (int32_t split = first_split; split < args.n_splits; split += step) {
         const uint64_t *packets = part_packets(args, task, split);
         uint64_t first = gpu_load(packets + d_head), second = gpu_load(packets + d_head + 1);
         uint64_t third = gpu_load(packets + i);
-        layer_part part = {await_packet(first, packets + d_head, epoch),
-                           await_packet(second, packets + d_head + 1, epoch),
-                           await_packet(third, packets + i, epoch)};
-        all = merged_parts(all, part);
+        softmax_part part = {await_packet(first, packets + d_head, epoch),
+                             await_packet(second, packets + d_head + 1, epoch),
+                             await_packet(third, packets + i, epoch)};
+        all = merged(all, part);
     }
     return all;
 }
@@ -408,15 +358,17 @@ static __device__ __forceinline__ void deliver_head(const cf_layer_args &args,
 {
     float maximum = weigh_groups(task, space, thread);
     for (int i = thread; i < task.d_head; i += N_HELPER_THREADS) {
-        layer_part part = merge_groups(task, space, maximum, i);
-        if (gives_part(args, task)) {
-            give_part(task, space, part, i);
+        softmax_part part = merge_groups(task, space, maximum, i);
+        if (gives_part(args.has_pairs, task.split)) {
+            give_part(space.partner, &layer_shared().partner, task.d_head, part, i);
             continue;
         }
-        if (takes_part(args, task))
-            part = take_part(task, space, part, i);
+        if (takes_part(args.has_pairs, task.split, args.n_splits)) {
+            pair_await(&layer_shared().partner, 0);
+            part = merged(part, given_part(space.partner, task.d_head, i));
+        }
         if (task.split > 0) {
-            publish_part(args, task, part, i);
+            publish_split(args, task, part, i);
             continue;
         }
         part = merge_parts(args, task, part, i);
@@ -436,8 +388,8 @@ static __device__ __forceinline__ void stage_layer_attention(const cf_layer_args
     layer_attention_space space = attention_space_of(args, task);
     layer_lane lane = lane_of(task, thread);
     layer_softmax state = {-1e30f, 0, {}};
-    if (takes_part(args, task) && thread == 0)
-        pair_expect(&layer_shared().partner, (task.d_head + 2) * sizeof(float));
+    if (takes_part(args.has_pairs, task.split, args.n_splits) && thread == 0)
+        pair_expect(&layer_shared().partner, part_bytes(task.d_head));
     layer_batch batch, next;
     load_batch(args, task, lane, task.begin, batch); /* does not need the query */
     fetch_rotation(args, space, thread);
