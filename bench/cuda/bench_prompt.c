@@ -188,7 +188,7 @@ int main(int argc, char **argv)
         return 1;
     printf("model,tokens,ms_median,ms_best,ms_products_alone,tokens_per_s,tflops\n");
     for (int i = 0; i < (argc > 2 ? argc - 2 : 3); i++)
-        time_prompt(bench.session, bench.name, argc > 2 ? (size_t)atoi(argv[i + 2]) : usual[i]);
+        time_prompt(bench.session, bench.name, argc > 2 ? bench_positions(argv[i + 2]) : usual[i]);
     bench_close(&bench);
     return 0;
 }

@@ -2,11 +2,11 @@
  * The token kernel's speed on this GPU: milliseconds a token with random weights of a model's real
  * shape, beside the read ceiling that the same run measures, and where a layer's time goes.
  *
- *     bench_token [MODEL [CONTEXT ...]]
+ *     bench_token [--launches] [MODEL [CONTEXT ...]]
  *
  * Prints CSV lines, and after '#' what is for people: the moments of a layer, in µs after its first
- * block knew that the residual is complete; mean, first and last block; and milliseconds a token of
- * launches that choose their tokens, in several ways.
+ * block knew that the residual is complete; mean, first and last block; and, but for --launches,
+ * milliseconds a token of launches that choose their tokens, in several ways.
  */
 #include "random_model.h"
 
@@ -178,15 +178,17 @@ int main(int argc, char **argv)
     bench_model bench;
     cf_ceilings ceilings;
     cf_error error;
+    bool launches_only = argc > 1 && strcmp(argv[1], "--launches") == 0;
+    argc -= launches_only, argv += launches_only;
     bench_open(&bench, "bench_token", argc > 1 ? argv[1] : "2.8b");
     bench_check(cf_cuda_backend.measure(bench.model, 0, 0, &ceilings, &error), &error);
     printf(
         "model,context,ms_median,ms_best,ms_in_a_row,bytes,ceiling_tb_per_s,percent_of_ceiling\n");
     for (int i = 2; i < (argc > 2 ? argc : 4); i++) {
-        size_t context = argc > 2 ? (size_t)atoi(argv[i]) : i == 2 ? 64 : BENCH_N_CONTEXT;
+        size_t context = argc > 2 ? bench_positions(argv[i]) : i == 2 ? 64 : BENCH_N_CONTEXT;
         time_context(bench.session, bench.name, context, ceilings.read_bytes_per_s);
         print_trace(bench.session, context);
-        if (context + 300 < BENCH_N_CONTEXT)
+        if (!launches_only && context + 300 < BENCH_N_CONTEXT)
             time_samplings(bench.session, bench.name, context, bench.shape.n_vocab);
     }
     bench_close(&bench);

@@ -52,7 +52,7 @@ static cf_shape shape_of(const char *name)
                               .parallel_residual = true,
                               .attention_bias = true};
     fprintf(stderr, "%s: no model %s\n", program, name);
-    exit(1);
+    exit(2);
 }
 
 /* Random numbers of 2^-6 to 2^-5 and either sign, that tensors are cut out of. */
@@ -111,6 +111,16 @@ static void make_model(const cf_shape *shape, cf_neox *neox)
     const char *prefix = "";
     CF_NEOX_OUTER_TENSORS(ADD)
     bench_check(cf_neox_bind(shape, tensors, n, neox, &error), &error);
+}
+
+size_t bench_positions(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end != text && *end == '\0' && n >= 1 && n <= BENCH_N_CONTEXT)
+        return (size_t)n;
+    fprintf(stderr, "%s: %s positions, expected 1 to %d\n", program, text, BENCH_N_CONTEXT);
+    exit(2);
 }
 
 void bench_open(bench_model *bench, const char *program_name, const char *name)

@@ -18,10 +18,15 @@ typedef struct bench_model {
 
 /*
  * Opens the model of this name ("2.8b") and prints its description after a '#'. Whatever fails ends
- * the program, exit code 1, with a message that begins with `program`.
+ * the program, exit code 1 (2 where the name is unknown), with a message that begins with
+ * `program`.
  */
 void bench_open(bench_model *bench, const char *program, const char *name);
 void bench_close(bench_model *bench);
+
+/* Positions as an argument gives them: 1 to BENCH_N_CONTEXT; others end the program, exit code 2.
+ */
+size_t bench_positions(const char *text);
 
 /* Ends the program the same way where something has failed. */
 void bench_check(cf_status status, const cf_error *error);
