@@ -10,8 +10,9 @@
 #include <string.h>
 
 /*
- * Pairs merge the splits of a head: where the last token of the launch has any. With an odd number
- * of them some pairs are of two heads, and it is slower (docs/speed_log.md).
+ * Pairs merge the splits of a head: where the last token of the launch has any. So a token whose
+ * heads are split always finds pairs, whatever else its launch evaluates, and gives the same bits.
+ * With an odd number of splits some pairs are of two heads, and it is slower (docs/speed_log.md).
  */
 static bool comes_in_pairs(const cf_backend_session *session)
 {
