@@ -82,7 +82,7 @@ typedef struct cf_layer_plan {
     int32_t n_light;         /* blocks that own one unit less */
     cf_layer_deal turns;     /* of the tiles that are dealt in turn, */
     cf_layer_deal units;     /* and of the units */
-    int32_t n_extra;         /* tiles that these get more */
+    int32_t n_extra;         /* tiles of up that the light blocks get more */
     int32_t n_chunks, chunk; /* of the MLP's inner vector: number, elements */
     int32_t n_parts;         /* sums of an output row: dense, and each chunk of down */
     int32_t n_counting[CF_LAYER_N_COUNTS]; /* that count in a launch */

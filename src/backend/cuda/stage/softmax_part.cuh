@@ -23,7 +23,8 @@ static __device__ __forceinline__ softmax_part merged(softmax_part a, softmax_pa
 
 /*
  * With a pair's two splits of one head, the later block leaves its part in the earlier one's shared
- * memory, and the two go on as one. The even block is the earlier.
+ * memory, and the two go on as one. The even block is the earlier. (`n_splits` is a reference so
+ * that only blocks which may take read it.)
  */
 static __device__ __forceinline__ bool gives_part(bool has_pairs, int32_t split)
 {
