@@ -122,6 +122,9 @@ static void check_tiles(const cf_layer_plan *plan, const cf_gpu_limits *limits)
             assert_true(tile.column % 8 == 0);
             assert_true((int32_t)tile.matrix >= last); /* in the order that attention hides in */
             last = (int32_t)tile.matrix;
+            int32_t n_own = cf_layer_own_columns(plan, &tile);
+            assert_true(n_own > 0 && n_own <= tile.n_columns && n_own % 8 == 0);
+            assert_true(n_own == tile.n_columns || tile.matrix == CF_LAYER_DOWN);
             if (tile.matrix == CF_LAYER_UP)
                 assert_int_equal(tile.row / plan->chunk,
                                  (tile.row + tile.n_rows - 1) / plan->chunk);

@@ -37,6 +37,20 @@ static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
                  : "memory");
 }
 
+/* The same, for several of those that the barrier counts. */
+static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier, uint32_t n_arrivals)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0], %1;"
+                 :
+                 : "r"(shared_address(barrier)), "r"(n_arrivals)
+                 : "memory");
+#else
+    for (uint32_t i = 0; i < n_arrivals; i++)
+        barrier_arrive(barrier);
+#endif
+}
+
 #if __CUDA_ARCH__ >= 900
 
 /* Arrives, and announces bytes of asynchronous writes that complete the phase, too. */

@@ -69,6 +69,16 @@ static int32_t choose_tile_rows(int32_t d_model, int32_t n_blocks)
     return n_rows;
 }
 
+/*
+ * When down's tiles can be multiplied, helpers have nothing else to do: one takes half of each, in
+ * steps that both go through without a remainder (stage/product.cuh).
+ */
+static int32_t choose_own_columns(int32_t chunk)
+{
+    int32_t step = chunk % 1280 == 0 ? 1280 : chunk % 1024 == 0 ? 1024 : 256;
+    return chunk - chunk / step / 2 * step;
+}
+
 /* The MLP's inner vector in chunks that a slot holds of a row of down, a whole number of tiles. */
 static cf_status choose_chunks(cf_layer_plan *plan, cf_error *error)
 {
@@ -83,7 +93,8 @@ static cf_status choose_chunks(cf_layer_plan *plan, cf_error *error)
     while (2 * plan->chunk > plan->slot_bytes)
         plan->chunk = round_up(divide_up(d_ffn, ++plan->n_chunks), 32);
     plan->n_chunks = divide_up(d_ffn, plan->chunk);
-    plan->n_parts = 1 + plan->n_chunks;
+    plan->own_columns = choose_own_columns(plan->chunk);
+    plan->n_parts = 1 + 2 * plan->n_chunks;
     if (plan->n_chunks > CF_LAYER_MAX_CHUNKS)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "d_ffn %d makes %d chunks, expected at most %d", d_ffn, plan->n_chunks,
@@ -123,6 +134,8 @@ static void count_blocks(cf_layer_plan *plan)
         for (int32_t c = 0; c < CF_LAYER_N_COUNTS; c++)
             plan->n_counting[c] += counts[c];
     }
+    for (int32_t c = 0; c < CF_LAYER_N_COUNTS; c++) /* measured, as for the token kernel */
+        plan->n_late[c] = c == CF_LAYER_COUNT_ATTENTION ? 0 : plan->n_counting[c] / 12;
 }
 
 /* Floats of attention_space_of(). */

@@ -32,7 +32,7 @@ static __device__ __forceinline__ void init_slots(const cf_layer_args &args, int
     for (int32_t s = producer + CF_LAYER_N_PRODUCERS * lane; s < args.plan.n_slots;
          s += 32 * CF_LAYER_N_PRODUCERS) {
         barrier_init(&block.full[s], COPY_ARRIVALS);
-        barrier_init(&block.empty[s], 1);
+        barrier_init(&block.empty[s], SLOT_USES);
     }
     barriers_publish();
 }
@@ -49,6 +49,7 @@ static __device__ __forceinline__ void init_layer_block(const cf_layer_args &arg
         block.n_left[thread] = 0;
     if (thread == 0) {
         block.share = share;
+        barrier_init(&block.helped, WARP_ARRIVALS * args.plan.n_consumers);
         barrier_init(&block.partner, 1);
     }
     for (int32_t r = thread; r < n_own; r += blockDim.x - N_PRODUCER_THREADS)
@@ -71,6 +72,8 @@ static __device__ __forceinline__ void stage_helpers(const cf_layer_args &args, 
         gather_activations(args, CF_LAYER_FFN + k, args.scratch.ffn + k * plan.chunk,
                            min(plan.chunk, plan.options.d_ffn - k * plan.chunk), thread);
     }
+    if (plan.options.whole && thread / 32 < plan.n_consumers)
+        stage_layer_assist<format>(args, thread / 32, thread % 32);
 }
 
 /* A producer needs nothing but its slots: it begins while the others set up the block. */

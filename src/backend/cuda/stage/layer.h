@@ -84,8 +84,10 @@ typedef struct cf_layer_plan {
     cf_layer_deal units;     /* and of the units */
     int32_t n_extra;         /* tiles of up that the light blocks get more */
     int32_t n_chunks, chunk; /* of the MLP's inner vector: number, elements */
-    int32_t n_parts;         /* sums of an output row: dense, and each chunk of down */
+    int32_t own_columns;     /* of a tile of down, which its consumer multiplies, not a helper */
+    int32_t n_parts; /* sums of an output row: dense, and two halves of each chunk of down */
     int32_t n_counting[CF_LAYER_N_COUNTS]; /* that count in a launch */
+    int32_t n_late[CF_LAYER_N_COUNTS];     /* of these, for which readers do not wait */
     int32_t max_tiles;                     /* of a block */
     int32_t n_consumers, n_slots, slot_bytes, n_window;
     int32_t max_splits; /* of a head's positions among blocks */
@@ -131,7 +133,8 @@ CF_LAYER_INLINE int32_t cf_layer_dealt(cf_layer_deal deal, int32_t turn)
 /* No division: this is what a launch begins with. */
 CF_LAYER_INLINE cf_layer_share cf_layer_share_of(const cf_layer_plan *plan, int32_t block)
 {
-    int32_t n_heavy = plan->n_blocks - plan->n_light, n_down = plan->n_parts - 1;
+    int32_t n_heavy = plan->n_blocks - plan->n_light;
+    int32_t n_down = plan->options.whole ? plan->n_chunks : 0;
     cf_layer_share share;
     bool is_light = block >= n_heavy;
     share.turn = is_light ? block - n_heavy : block + plan->n_light;
@@ -191,6 +194,13 @@ CF_LAYER_INLINE int32_t cf_layer_chunk_of(const cf_layer_plan *plan, int32_t at)
     for (; at >= plan->chunk; at -= plan->chunk)
         chunk++;
     return chunk;
+}
+
+/* Columns of a tile that its consumer multiplies; those after them are a helper's. */
+CF_LAYER_INLINE int32_t cf_layer_own_columns(const cf_layer_plan *plan, const cf_layer_tile *tile)
+{
+    bool is_helped = tile->matrix == CF_LAYER_DOWN && tile->n_columns > plan->own_columns;
+    return is_helped ? plan->own_columns : tile->n_columns;
 }
 
 /* The counter that a tile of qkv or up counts for. */

@@ -17,6 +17,7 @@
 
 #define N_HELPER_THREADS (32 * CF_LAYER_N_HELPERS)
 #define N_PRODUCER_THREADS (32 * CF_LAYER_N_PRODUCERS)
+#define SLOT_USES 2 /* of a tile: by its consumer, and by a helper or once more by the former */
 #define ROLE_BARRIER_HELPERS 1
 #define ROLE_BARRIER_BLOCK 2
 
@@ -25,6 +26,7 @@ struct layer_block {
     uint64_t full[CF_LAYER_MAX_SLOTS];  /* a tile is there */
     uint64_t empty[CF_LAYER_MAX_SLOTS]; /* a tile has been used */
     uint64_t ready[CF_LAYER_N_VECTORS]; /* a vector is there; once a launch */
+    uint64_t helped;                    /* consumers are at down's tiles; once a launch */
     uint64_t partner;                   /* the paired block's part of the head is there; once */
     uint32_t n_left[CF_LAYER_N_COUNTS]; /* the block's tiles that are not done */
     uint32_t epoch;                     /* of this launch; published with the first vector */
@@ -65,7 +67,8 @@ static __device__ __forceinline__ void helpers_await(const cf_layer_args &args, 
 {
     if (thread == 0)
         gpu_wait_count(layer_counter(args, count),
-                       layer_shared().epoch * (uint32_t)args.plan.n_counting[count]);
+                       layer_shared().epoch * (uint32_t)args.plan.n_counting[count] -
+                           (uint32_t)args.plan.n_late[count]);
     helpers_sync();
 }
 

@@ -49,6 +49,13 @@ static __device__ __forceinline__ void count_layer_tile(const cf_layer_args &arg
         gpu_count(layer_counter(args, count));
 }
 
+/* Which of an output row's sums a consumer makes; of down's chunks a helper makes the next one. */
+static __device__ __forceinline__ int32_t part_of(const cf_layer_plan &plan,
+                                                  const cf_layer_tile &tile)
+{
+    return tile.matrix == CF_LAYER_DENSE ? 0 : 1 + 2 * cf_layer_chunk_of(&plan, tile.column);
+}
+
 /*
  * Leaves a part of an output row's sum. The lane whose part is the last adds all, in their order,
  * to the hidden state.
@@ -95,12 +102,18 @@ static __device__ __forceinline__ void deliver_rows(const cf_layer_args &args,
         if (whole)
             count_layer_tile(args, tile, lane);
     } else if (has_row && whole) {
-        int32_t part =
-            tile.matrix == CF_LAYER_DENSE ? 0 : 1 + cf_layer_chunk_of(&args.plan, tile.column);
-        leave_row<format>(args, row, tile.own_row + lane, part, sum);
+        leave_row<format>(args, row, tile.own_row + lane, part_of(args.plan, tile), sum);
     } else if (has_row) {
         store_element<format>(args.tensors.output, row, sum);
     }
+}
+
+/* Protects the slot's next tile: all lanes have read their part of this one. */
+static __device__ __forceinline__ void leave_slot(ring_place place, uint32_t n_uses, int lane)
+{
+    __syncwarp();
+    if (lane == 0)
+        barrier_arrive(&layer_shared().empty[place.slot], n_uses);
 }
 
 template <class format>
@@ -110,11 +123,14 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
     const cf_layer_plan &plan = args.plan;
     layer_block &block = layer_shared();
     cf_layer_share share = block.share;
-    if (warp >= share.n_tiles)
+    if (warp >= share.n_tiles) {
+        barrier_arrive_warp(&block.helped, lane);
         return;
+    }
     cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, warp);
     uint32_t bias = load_bias(args, tile, lane);
     ring_place place = {warp, 0};
+    bool is_down = false;
 #pragma unroll 1
     for (int32_t t = warp; t < share.n_tiles; t += plan.n_consumers) {
         /* Looked up and fetched a tile ahead, and not touched before: it comes from far. */
@@ -122,19 +138,59 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         cf_layer_tile next = cf_layer_tile_at(&plan, &share, blockIdx.x, next_t);
         uint32_t next_bias = load_bias(args, next, lane);
         int32_t input = input_of(plan, tile);
+        if (!is_down && tile.matrix == CF_LAYER_DOWN) {
+            is_down = true;
+            barrier_arrive_warp(&block.helped, lane);
+        }
         barrier_wait(&block.ready[input], 0);
         barrier_wait(&block.full[place.slot], place.parity);
         const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
         float sum = tile_product<format>(weights, layer_at<char>(plan.layout.vectors[input]),
-                                         tile.n_rows, tile.n_columns, lane);
-        /* Protects the slot's next tile: all lanes have read this one. */
-        __syncwarp();
-        if (lane == 0)
-            barrier_arrive(&block.empty[place.slot]);
+                                         tile.n_rows, cf_layer_own_columns(&plan, &tile), lane);
+        leave_slot(place, is_down ? 1 : SLOT_USES, lane);
         deliver_rows<format>(args, tile, sum + format::unpack(bias).x, lane);
         ring_advance(place, plan.n_consumers, plan.n_slots);
         tile = next;
         bias = next_bias;
+    }
+    if (!is_down)
+        barrier_arrive_warp(&block.helped, lane);
+}
+
+/*
+ * The last columns of each of a consumer's tiles of down, by a helper. The consumer has waited for
+ * all tiles before these: so the parity of a slot's barrier tells this one.
+ */
+template <class format>
+static __device__ __forceinline__ void stage_layer_assist(const cf_layer_args &args, int warp,
+                                                          int lane)
+{
+    const cf_layer_plan &plan = args.plan;
+    layer_block &block = layer_shared();
+    cf_layer_share share = block.share;
+    int32_t first = share.n_free + share.n_units, n_warps = plan.n_consumers;
+    first += (warp + n_warps - first % n_warps) % n_warps;
+    if (first >= share.n_tiles)
+        return;
+    ring_place place = {first % plan.n_slots, (uint32_t)(first / plan.n_slots) & 1};
+    cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, first);
+    barrier_wait(&block.helped, 0);
+#pragma unroll 1
+    for (int32_t t = first; t < share.n_tiles; t += n_warps) {
+        int32_t input = input_of(plan, tile), n_own = cf_layer_own_columns(&plan, &tile);
+        int32_t row = tile.row, own_row = tile.own_row, part = part_of(plan, tile) + 1;
+        int32_t n_columns = tile.n_columns - n_own;
+        const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
+        const char *vector = layer_at<char>(plan.layout.vectors[input]);
+        tile = cf_layer_tile_at(&plan, &share, blockIdx.x, min(t + n_warps, share.n_tiles - 1));
+        barrier_wait(&block.ready[input], 0);
+        barrier_wait(&block.full[place.slot], place.parity);
+        float sum =
+            tile_product<format>(weights + 2 * n_own, vector + 2 * n_own, 1, n_columns, lane);
+        leave_slot(place, 1, lane);
+        if (lane == 0)
+            leave_row<format>(args, row, own_row, part, sum);
+        ring_advance(place, n_warps, plan.n_slots);
     }
 }
 
