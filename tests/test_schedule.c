@@ -373,6 +373,22 @@ static void check_ring(const cf_schedule *schedule)
     }
 }
 
+/* Whoever begins to gather attention before all have counted may still need the LayerNorm. */
+static void check_late(const cf_schedule *schedule)
+{
+    const int32_t *places = schedule->shared.vectors;
+    assert_in_range(schedule->n_late_blocks, 0, schedule->n_blocks - 1);
+    assert_in_range(schedule->n_late_heads, 0, schedule->shape.n_heads - 1);
+    if (schedule->n_late_heads > 0)
+        assert_int_not_equal(places[CF_VECTOR_ATTENTION], places[CF_VECTOR_NORM1]);
+}
+
+static void what_is_not_waited_for_overwrites_nothing(void **state)
+{
+    (void)state;
+    for_every_schedule(check_late);
+}
+
 static void a_slot_is_drained_by_one_warp_and_holds_every_tile(void **state)
 {
     (void)state;
@@ -498,6 +514,7 @@ int main(void)
         cmocka_unit_test(a_residual_row_belongs_to_one_block),
         cmocka_unit_test(shared_memory_fits_and_is_aligned),
         cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
+        cmocka_unit_test(what_is_not_waited_for_overwrites_nothing),
         cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),

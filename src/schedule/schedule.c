@@ -205,9 +205,9 @@ static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 }
 
 /*
- * Some vectors share their place. Attention's is complete only after all products with the
- * first LayerNorm's; the MLP's last chunk is loaded after the others, so after all products with
- * the second LayerNorm's. A token is drawn when all are used.
+ * Some vectors share their place. Attention's is begun only after all products with the first
+ * LayerNorm's, if readers wait for all heads; the MLP's last chunk is loaded after the others, so
+ * after all products with the second LayerNorm's. A token is drawn when all are used.
  */
 static void lay_out_vectors(cf_schedule *schedule)
 {
@@ -218,7 +218,8 @@ static void lay_out_vectors(cf_schedule *schedule)
         shared->norm2_weights = place(shared, 2 * d_model);
     shared->sample = shared->total;
     shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
-    shared->vectors[CF_VECTOR_ATTENTION] = shared->vectors[CF_VECTOR_NORM1];
+    shared->vectors[CF_VECTOR_ATTENTION] =
+        schedule->n_late_heads == 0 ? shared->vectors[CF_VECTOR_NORM1] : place(shared, 2 * d_model);
     shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * max(d_model, schedule->chunk));
     shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
@@ -291,6 +292,17 @@ static int32_t choose_ahead(const cf_schedule *schedule)
     return n_each * schedule->n_producers;
 }
 
+/*
+ * Whoever waits for the last one to count, and then reads, makes one more round trip than needed;
+ * whoever looks at what is not there yet takes memory from those that are late. Measured.
+ */
+static void choose_late(cf_schedule *schedule)
+{
+    bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
+    schedule->n_late_blocks = schedule->n_blocks / (is_short ? 4 : 12);
+    schedule->n_late_heads = is_short ? schedule->shape.n_heads / 2 : 0;
+}
+
 static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
 {
     lay_out_all_but_ring(schedule);
@@ -361,6 +373,7 @@ cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
     *schedule = (cf_schedule){.shape = *shape};
     CF_TRY(check_shape(shape, error));
     CF_TRY(choose_sizes(schedule, limits, error));
+    choose_late(schedule);
     add_phases(schedule);
     cf_status status = cf_schedule_deal(schedule, error);
     if (status == CF_STATUS_OK)

@@ -134,6 +134,8 @@ typedef struct cf_schedule {
     int32_t max_splits;      /* of a head's KV cache among blocks, */
     int32_t split_positions; /* as soon as each has this many */
     int32_t kv_positions;    /* of a head that a slot holds: their keys, then their values */
+    int32_t n_late_blocks;   /* readers begin when all have counted but so many blocks, */
+    int32_t n_late_heads;    /* or heads: what is late they look at until it is there */
     int32_t n_phases;        /* the LM head is the last */
     cf_phase phases[CF_SCHEDULE_MAX_PHASES];
     cf_shared_layout shared;

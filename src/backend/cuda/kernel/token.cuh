@@ -33,6 +33,7 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     if (threadIdx.x == 0) {
         barrier_init(&block.query, N_ATTENTION_THREADS);
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
+        barrier_init(&block.published, 1);
         barrier_init(&block.partner, 1);
         block.n_published = 0;
         barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);

@@ -21,6 +21,7 @@ struct block_state {
     uint64_t ready[CF_N_VECTORS];            /* a layer's vector is there */
     uint64_t query;                          /* a layer's rotated query is there */
     uint64_t attended;                       /* consumers have gone through the layer's KV tiles */
+    uint64_t published;                      /* the block's part of the residual is out */
     uint64_t partner;                        /* the paired block's part of the head is there */
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
     uint32_t n_published;                    /* units of the residual */

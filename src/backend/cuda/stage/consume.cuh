@@ -70,6 +70,7 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
     if (lane != 0 || atomicAdd_block(&block.n_published, 1) + 1 < (uint32_t)block.share.n_units)
         return;
     block.n_published = 0;
+    barrier_arrive(&block.published);
     gpu_count(counter_of(args, CF_COUNTER_RESIDUAL));
     trace(args, layer, CF_TRACE_PUBLISHED);
 }

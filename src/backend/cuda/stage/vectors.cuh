@@ -58,7 +58,8 @@ static __device__ __forceinline__ void gather_attention(const cf_token_args &arg
 {
     uint32_t epoch = layer_epoch(args, turn, layer);
     const cf_shape &shape = args.model.schedule.shape;
-    await_count(args, CF_COUNTER_ATTENTION, epoch * shape.n_heads, thread);
+    await_count(args, CF_COUNTER_ATTENTION,
+                epoch * shape.n_heads - (uint32_t)args.model.schedule.n_late_heads, thread);
     gather(args, CF_VECTOR_ATTENTION, args.session.attention, shape.d_model, epoch, thread);
     if (thread == 0)
         trace(args, layer, CF_TRACE_ATTENTION_LOADED);
@@ -303,7 +304,27 @@ static __device__ __forceinline__ void store_hidden(const cf_token_args &args, i
     }
 }
 
-/* The residual after `n_updates` of this token, when all blocks have published theirs. */
+/*
+ * Returns when all blocks but `n_late` have published the residual after `n_updates` of this token,
+ * this one among them: what its last products read lies where the residual will be normalised.
+ */
+static __device__ __forceinline__ void await_published(const cf_token_args &args,
+                                                       const token_turn &turn, int32_t n_updates,
+                                                       int32_t n_late, int thread)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
+    uint32_t epoch = per_layer * (layer_epoch(args, turn, 0) - 1) + (uint32_t)n_updates;
+    uint32_t n_before = per_layer * (uint32_t)turn.n_layers(args) + (uint32_t)n_updates - 1;
+    if (thread == 0) {
+        gpu_wait_count(counter_of(args, CF_COUNTER_RESIDUAL),
+                       epoch * (uint32_t)schedule.n_blocks - (uint32_t)n_late);
+        barrier_wait(&block_shared().published, n_before & 1);
+    }
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+}
+
+/* The residual after `n_updates` of this token. */
 template <class format>
 static __device__ __forceinline__ void await_residual(const cf_token_args &args,
                                                       const token_turn &turn, int32_t round,
@@ -317,7 +338,7 @@ static __device__ __forceinline__ void await_residual(const cf_token_args &args,
     if (n_updates == 0) {
         sums = load_embedding<format>(args, turn, thread);
     } else {
-        await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
+        await_published(args, turn, n_updates, schedule.n_late_blocks, thread);
         if (thread == 0)
             trace(args, round, CF_TRACE_RESIDUAL_THERE);
         sums = load_residual(args, epoch, statistics.mean, thread);
@@ -363,10 +384,9 @@ static __device__ __forceinline__ void second_norm(const cf_token_args &args,
 static __device__ __forceinline__ void await_last(const cf_token_args &args, const token_turn &turn,
                                                   int thread)
 {
-    const cf_schedule &schedule = args.model.schedule;
-    uint32_t per_layer = schedule.shape.parallel_residual ? 1 : 2;
-    uint32_t epoch = per_layer * layer_epoch(args, turn, schedule.shape.n_layers - 1);
-    await_count(args, CF_COUNTER_RESIDUAL, epoch * schedule.n_blocks, thread);
+    const cf_shape &shape = args.model.schedule.shape;
+    int32_t n_updates = (shape.parallel_residual ? 1 : 2) * shape.n_layers;
+    await_published(args, turn, n_updates, 0, thread);
 }
 
 template <class format>
