@@ -144,52 +144,35 @@ static __global__ void __launch_bounds__(MAX_NORM_THREADS)
         store_norm<format>(args, args.outputs[1], NULL, x, column);
 }
 
-/* Which eight elements of q, k, v of which head: those that rotate come first, in warps of their
- * own. */
-struct place_in_qkv {
+/* The heads that a block of append() takes, and its room for what rotates of their q and k. */
+static __host__ __device__ __forceinline__ int32_t heads_a_block(int32_t d_head)
+{
+    return N_THREADS / (3 * d_head / PIECE);
+}
+
+enum { MAX_TURNED = (2 * N_THREADS * PIECE / 3 + 3) / 4 * 4 };
+
+/* A thread's eight elements of q, k or v of a head. */
+struct split_place {
     int32_t head, part, first; /* part: q, k, v */
+    int32_t turned;            /* where they lie among those that rotate; -1: elsewhere */
 };
 
-static __device__ __forceinline__ place_in_qkv find_place(const cf_prompt_split &args, int32_t i)
+/* Rows of what rotates follow each other: q and k of the block's first head, of its second one … */
+static __device__ __forceinline__ split_place find_place(const cf_prompt_split &args)
 {
-    int32_t n = args.d_head / PIECE, n_rotated = (args.d_rotary + PIECE - 1) / PIECE;
-    int32_t n_plain = n - n_rotated, n_first = 2 * n_rotated * args.n_heads;
-    if (i < n_first)
-        return {i / (2 * n_rotated), i / n_rotated % 2, i % n_rotated * PIECE};
-    int32_t rest = i - n_first, head = rest / (n + 2 * n_plain), r = rest % (n + 2 * n_plain);
-    if (r < 2 * n_plain)
-        return {head, r / n_plain, (n_rotated + r % n_plain) * PIECE};
-    return {head, 2, (r - 2 * n_plain) * PIECE};
+    int32_t n = args.d_head / PIECE, head = (int32_t)threadIdx.x / (3 * n);
+    int32_t rest = (int32_t)threadIdx.x % (3 * n), part = rest / n, first = rest % n * PIECE;
+    int32_t n_turned = (args.d_rotary + PIECE - 1) / PIECE * PIECE;
+    bool turns = part < 2 && first < args.d_rotary;
+    return {(int32_t)blockIdx.y * heads_a_block(args.d_head) + head, part, first,
+            turns ? (2 * head + part) * n_turned + first : -1};
 }
 
-/* Rotates those of eight elements from `first` on that take part; pairs are (i, i + half). */
-template <class format>
-static __device__ __forceinline__ void rotate_piece(const cf_prompt_split &args, piece &p,
-                                                    const uint16_t *vector, const float *biases,
-                                                    int32_t first, int64_t place)
+static __device__ __forceinline__ void store_split(const cf_prompt_split &args,
+                                                   const split_place &place, const piece &p,
+                                                   int64_t token, int64_t pos)
 {
-    int32_t half = args.d_rotary / 2;
-    const float2 *rotations = reinterpret_cast<const float2 *>(args.rotation) + place * half;
-#pragma unroll
-    for (int j = 0; j < PIECE; j++) {
-        int32_t i = first + j, pair = i < half ? i : i - half, o = i < half ? i + half : pair;
-        if (i >= args.d_rotary)
-            continue;
-        float other = format::unpack(vector[o]).x + (biases != NULL ? biases[o] : 0);
-        float2 rotation = rotations[pair];
-        p.values[j] = p.values[j] * rotation.x + (i < half ? -other : other) * rotation.y;
-    }
-}
-
-template <class format>
-static __device__ __forceinline__ void append_piece(const cf_prompt_split &args,
-                                                    const place_in_qkv &place, piece p,
-                                                    const uint16_t *vector, const float *biases,
-                                                    int64_t token, int64_t pos)
-{
-    add_floats(p, biases != NULL ? biases + place.first : NULL);
-    if (place.part < 2 && place.first < args.d_rotary)
-        rotate_piece<format>(args, p, vector, biases, place.first, pos);
     uint16_t *to = place.part == 0
                        ? args.queries + (token * args.n_heads + place.head) * args.d_head
                        : (place.part == 1 ? args.keys : args.values) +
@@ -197,27 +180,59 @@ static __device__ __forceinline__ void append_piece(const cf_prompt_split &args,
     *reinterpret_cast<uint4 *>(to + place.first) = pack_piece<format_f16>(p);
 }
 
-/* Eight elements of each of N_ROWS tokens a thread; all are on their way before one is needed. */
-template <class format> static __global__ void append(const __grid_constant__ cf_prompt_split args)
+/* Rotates the block's rows of one token, a warp a row: pairs are (i, i + half). */
+static __device__ __forceinline__ void rotate_rows(const cf_prompt_split &args, float *rows,
+                                                   int64_t pos)
 {
-    int32_t i = (int32_t)(blockIdx.y * N_THREADS + threadIdx.x);
-    if (i >= 3 * args.n_heads * args.d_head / PIECE)
-        return;
+    int32_t half = args.d_rotary / 2, n_turned = (args.d_rotary + PIECE - 1) / PIECE * PIECE;
+    int32_t n_rows = 2 * heads_a_block(args.d_head), lane = (int32_t)threadIdx.x % 32;
+    const float2 *rotations = reinterpret_cast<const float2 *>(args.rotation) + pos * half;
+    for (int32_t i = lane; i < half; i += 32) {
+        float2 rotation = __ldg(rotations + i);
+        for (int32_t r = (int32_t)threadIdx.x / 32; r < n_rows; r += N_THREADS / 32) {
+            float *low = rows + r * n_turned + i, *high = low + half, x = *low, y = *high;
+            *low = x * rotation.x - y * rotation.y;
+            *high = y * rotation.x + x * rotation.y;
+        }
+    }
+}
+
+/* Eight elements of each of N_ROWS tokens a thread; all are on their way before one is needed. */
+template <class format>
+static __global__ void __launch_bounds__(N_THREADS)
+    append(const __grid_constant__ cf_prompt_split args)
+{
+    __shared__ __align__(16) float turned[N_ROWS][MAX_TURNED];
     cf_prompt_span span = *args.span;
-    place_in_qkv place = find_place(args, i);
-    int32_t start = (3 * place.head + place.part) * args.d_head;
+    split_place place = find_place(args);
+    bool is_mine = place.head < args.n_heads &&
+                   (int32_t)threadIdx.x / (3 * args.d_head / PIECE) < heads_a_block(args.d_head);
     int64_t first = (int64_t)blockIdx.x * N_ROWS, row = 3 * (int64_t)args.n_heads * args.d_head;
-    const float *biases = args.biases != NULL ? args.biases + start : NULL;
+    int64_t start = (3 * (int64_t)place.head + place.part) * args.d_head + place.first;
     const uint16_t *vector = static_cast<const uint16_t *>(args.qkv) + first * row + start;
-    uint4 packed[N_ROWS];
+    uint4 packed[N_ROWS] = {};
 #pragma unroll
     for (int r = 0; r < N_ROWS; r++)
-        packed[r] = *reinterpret_cast<const uint4 *>(vector + r * row + place.first);
+        if (is_mine)
+            packed[r] = __ldg(reinterpret_cast<const uint4 *>(vector + r * row));
 #pragma unroll
-    for (int r = 0; r < N_ROWS; r++)
-        if (first + r < span.n)
-            append_piece<format>(args, place, unpack_piece<format>(packed[r]), vector + r * row,
-                                 biases, first + r, span.pos + first + r);
+    for (int r = 0; r < N_ROWS; r++) {
+        piece p = unpack_piece<format>(packed[r]);
+        if (is_mine)
+            add_floats(p, args.biases != NULL ? args.biases + start : NULL);
+        if (is_mine && place.turned >= 0)
+            store_floats(&turned[r][place.turned], p);
+        else if (is_mine && first + r < span.n)
+            store_split(args, place, p, first + r, span.pos + first + r);
+    }
+    __syncthreads(); /* publishes what rotates */
+    for (int r = 0; r < N_ROWS && first + r < span.n; r++)
+        rotate_rows(args, turned[r], span.pos + first + r);
+    __syncthreads(); /* publishes it rotated */
+    for (int r = 0; r < N_ROWS && first + r < span.n; r++)
+        if (is_mine && place.turned >= 0)
+            store_split(args, place, load_floats(&turned[r][place.turned]), first + r,
+                        span.pos + first + r);
 }
 
 /*
@@ -288,8 +303,9 @@ cudaError_t cf_prompt_normalise(const cf_prompt_norm *args, cf_dtype weights, cu
 
 cudaError_t cf_prompt_append(const cf_prompt_split *args, cf_dtype weights, cudaStream_t stream)
 {
+    int32_t n_heads = heads_a_block(args->d_head);
     dim3 grid((unsigned)(args->n_rows / N_ROWS),
-              n_piece_blocks(3 * (int64_t)args->n_heads * args->d_head));
+              (unsigned)((args->n_heads + n_heads - 1) / n_heads));
     LAUNCH(append, grid, N_THREADS);
 }
 
