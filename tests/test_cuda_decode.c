@@ -27,9 +27,11 @@ enum { N_CONTEXT = 256, N_PROMPT = 5, N_TOKENS = 200, N_DRAWN = 120, N_HEADS = 1
 /*
  * A cumulated probability: weights of relative error 2^-20 (exponents up to 20 in float32), their
  * sums less; so two ways to add them differ by 1e-6 of the total at most. Where top_p cuts, weights
- * are rounded to 2^-31 of the total each, a thousand of them to 5e-7.
+ * are rounded to 2^-31 of the total each, a thousand of them to 5e-7: of many that are alike, the
+ * cut may keep one more or less.
  */
 #define CUMULATED_TOLERANCE 4e-6
+#define CUT_TOLERANCE 5e-7f
 
 typedef struct fixture {
     cf_shape shape;
@@ -39,15 +41,24 @@ typedef struct fixture {
     float *logits; /* [n_vocab] */
 } fixture;
 
-static void set_up(fixture *self, int32_t n_vocab)
+/* With all tokens from n_different on alike: the LM head's rows for them are 0. */
+static void set_up_ties(fixture *self, int32_t n_vocab, int32_t n_different)
 {
     *self = (fixture){.shape = test_small_shape(64, N_HEADS)};
     self->shape.n_vocab = n_vocab;
     test_model_create(&self->model, &self->shape, CF_DTYPE_F16, 21);
+    size_t n_row = (size_t)self->shape.d_model, n_ties = (size_t)(n_vocab - n_different);
+    uint16_t *head = (uint16_t *)(uintptr_t)self->model.neox.head->data;
+    memset(head + (size_t)n_different * n_row, 0, n_ties * n_row * sizeof *head);
     test_make_ids(self->prompt, N_PROMPT, n_vocab);
     self->logits = malloc((size_t)n_vocab * sizeof *self->logits);
     test_runner_start(&self->gpu, &cf_cuda_backend, &self->model.neox, N_CONTEXT, CF_DTYPE_F16);
     test_runner_advance(&self->gpu, self->prompt, N_PROMPT - 1, N_PROMPT, NULL);
+}
+
+static void set_up(fixture *self, int32_t n_vocab)
+{
+    set_up_ties(self, n_vocab, n_vocab);
 }
 
 static void tear_down(fixture *self)
@@ -132,7 +143,10 @@ static void any_number_of_tokens_a_launch_gives_the_same_bits(void **state)
 {
     static const size_t each[] = {1, 2, 7, 64, N_TOKENS};
     static cf_decoded first[N_TOKENS], again[N_TOKENS];
-    cf_sampling samplings[3] = {sampling_of(0), sampling_of(0.9f), sampling_of(0)};
+    enum { N_SAMPLINGS = 7 };
+    cf_sampling samplings[N_SAMPLINGS] = {sampling_of(0), sampling_of(0.9f), sampling_of(0),
+                                          sampling_of(1), sampling_of(1),    sampling_of(5),
+                                          sampling_of(3)};
     fixture self;
     (void)state;
     test_skip_without(&cf_cuda_backend);
@@ -140,7 +154,10 @@ static void any_number_of_tokens_a_launch_gives_the_same_bits(void **state)
     samplings[1].top_k = 40;
     samplings[1].top_p = 0.9f;
     samplings[2].repetition_penalty = 1.2f;
-    for (size_t s = 0; s < 3; s++)
+    samplings[4].min_p = 0.02f;
+    samplings[5].top_p = 0.9f; /* keeps many */
+    samplings[6].top_k = 400;
+    for (size_t s = 0; s < N_SAMPLINGS; s++)
         for (size_t e = 0; e < sizeof each / sizeof *each; e++) {
             cf_sampler sampler;
             make_sampler(&self, &samplings[s], &sampler);
@@ -231,6 +248,20 @@ static double miss(const cf_sampling *options, const float *logits, size_t n, do
     return found;
 }
 
+/* The same, where top_p may cut a little sooner or later. */
+static double least_miss(const cf_sampling *options, const float *logits, size_t n, double u,
+                         cf_token id)
+{
+    cf_sampling near = *options;
+    double least = miss(options, logits, n, u, id);
+    for (int side = -1; side <= 1 && options->top_p < 1 && least >= CUMULATED_TOLERANCE;
+         side += 2) {
+        near.top_p = options->top_p + (float)side * CUT_TOLERANCE;
+        least = fmin(least, miss(&near, logits, n, u, id));
+    }
+    return least;
+}
+
 /* Penalties as the header says, in float32 as both sides have them. */
 static void penalise(const cf_sampler *sampler, float *logits)
 {
@@ -271,9 +302,9 @@ static void compare_drawn(fixture *self, const cf_sampling *sampling, endings en
             self->logits[ends.ids[b]] = -INFINITY;
         n_other += id != found[i].id;
         if (host.options.temperature > 0)
-            assert_true(miss(&host.options, self->logits, n_vocab,
-                             cf_random_uniform(sampling->seed, i),
-                             found[i].id) < CUMULATED_TOLERANCE);
+            assert_true(least_miss(&host.options, self->logits, n_vocab,
+                                   cf_random_uniform(sampling->seed, i),
+                                   found[i].id) < CUMULATED_TOLERANCE);
         else
             assert_int_equal(id, found[i].id);
         cf_sampler_see(&host, found[i].id, true);
@@ -295,10 +326,17 @@ static void drawn_tokens_are_those_of_the_engine(void **state)
         {"temperature 50", {.temperature = 50}},
         {"top_k 1", {.temperature = 1, .top_k = 1}},
         {"top_k 40", {.temperature = 0.8f, .top_k = 40}},
+        {"top_k 90", {.temperature = 2, .top_k = 90}},
+        {"top_k 256", {.temperature = 2, .top_k = 256}},
+        {"top_k 257", {.temperature = 2, .top_k = 257}},
         {"top_k 900", {.temperature = 2, .top_k = 900}},
+        {"top_k 900, top_p 0.9", {.temperature = 3, .top_k = 900, .top_p = 0.9f}},
         {"top_p 0.9", {.temperature = 1, .top_p = 0.9f}},
+        {"top_p 0.9, few kept", {.temperature = 0.1f, .top_p = 0.9f}},
+        {"top_p 0.9, many kept", {.temperature = 5, .top_p = 0.9f}},
         {"top_p 0.01", {.temperature = 1, .top_p = 0.01f}},
         {"min_p 0.1", {.temperature = 1, .min_p = 0.1f}},
+        {"top_p 0.9, min_p 0.3, many kept", {.temperature = 5, .top_p = 0.9f, .min_p = 0.3f}},
         {"top_k 100, top_p 0.8, min_p 0.05",
          {.temperature = 1, .top_k = 100, .top_p = 0.8f, .min_p = 0.05f}},
         {"repetition 1.3", {.temperature = 0.7f, .repetition_penalty = 1.3f, .top_p = 0.95f}},
@@ -317,6 +355,37 @@ static void drawn_tokens_are_those_of_the_engine(void **state)
             cf_sampling sampling = cases[c].sampling;
             sampling.size = sizeof sampling;
             sampling.seed = 1000 + c;
+            compare_drawn(&self, &sampling, none, cases[c].name);
+        }
+        tear_down(&self);
+    }
+}
+
+/* More tokens have one logit than can be compared with each other; or all have. */
+static void ties_are_kept_in_the_order_of_their_ids(void **state)
+{
+    static const struct {
+        const char *name;
+        cf_sampling sampling;
+    } cases[] = {
+        {"temperature 1, ties", {.temperature = 1}},
+        {"top_k 40, ties", {.temperature = 1, .top_k = 40}},
+        {"top_k 700, ties", {.temperature = 1, .top_k = 700}},
+        {"top_p 0.5, ties", {.temperature = 1, .top_p = 0.5f}},
+        {"top_k 2000, top_p 0.7, ties", {.temperature = 1, .top_k = 2000, .top_p = 0.7f}},
+        {"presence 0.5, top_p 0.6, ties",
+         {.temperature = 1, .presence_penalty = 0.5f, .top_p = 0.6f}},
+    };
+    static const int32_t n_different[] = {0, 60};
+    (void)state;
+    test_skip_without(&cf_cuda_backend);
+    for (size_t d = 0; d < 2; d++) {
+        fixture self;
+        set_up_ties(&self, 4003, n_different[d]);
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            cf_sampling sampling = cases[c].sampling;
+            sampling.size = sizeof sampling;
+            sampling.seed = 3000 + c;
             compare_drawn(&self, &sampling, none, cases[c].name);
         }
         tear_down(&self);
@@ -520,6 +589,7 @@ int main(void)
         cmocka_unit_test(any_number_of_tokens_a_launch_gives_the_same_bits),
         cmocka_unit_test(greedy_tokens_are_those_of_single_steps),
         cmocka_unit_test(drawn_tokens_are_those_of_the_engine),
+        cmocka_unit_test(ties_are_kept_in_the_order_of_their_ids),
         cmocka_unit_test(draws_have_the_probabilities_of_the_logits),
         cmocka_unit_test(a_launch_can_be_stopped),
         cmocka_unit_test(an_end_stops_the_launch),

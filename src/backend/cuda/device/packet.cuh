@@ -83,6 +83,17 @@ static __device__ __forceinline__ float partial_value(uint64_t packet)
     return __uint_as_float((uint32_t)packet);
 }
 
+static __device__ __forceinline__ float partial_await(const uint64_t *packet, uint32_t epoch)
+{
+    uint64_t begin = watchdog_begin(), v = gpu_load(packet);
+    while (!partial_is_of(v, epoch)) {
+        __nanosleep(LATE_PAUSE_NS);
+        watchdog_check(begin);
+        v = gpu_load(packet);
+    }
+    return partial_value(v);
+}
+
 /* Two values of `epoch`, when both are there. */
 static __device__ __forceinline__ float2 partials_await(const uint64_t *packets, uint32_t epoch)
 {

@@ -5,7 +5,7 @@
 #ifndef CF_CUDA_STAGE_CHOICE_CUH
 #define CF_CUDA_STAGE_CHOICE_CUH
 
-#include "backend/cuda/stage/block.cuh"
+#include "backend/cuda/stage/draw_space.cuh"
 
 #include <float.h>
 
@@ -31,7 +31,9 @@ struct choice_state {
     uint32_t round;   /* of the launch's rounds of drawing, the next one */
     choice_part parts[CF_SCHEDULE_N_VECTOR_WARPS];
     choice_part all;
+    double uniform; /* the token's random number */
 };
+static_assert(sizeof(choice_state) <= CF_SCHEDULE_CHOICE_BYTES, "the layout reserves too little");
 
 static __device__ __forceinline__ choice_state &choice_shared(const cf_token_args &args)
 {
@@ -156,11 +158,12 @@ static __device__ __forceinline__ choice_part part_of(float raw, float adjusted,
     return {raw, 1, adjusted, row, 1, adjusted};
 }
 
-/* This thread's part of the block's own logits; leaves the adjusted ones for whoever filters. */
+/* This thread's part of the block's own logits; leaves the adjusted ones for whoever draws. */
 static __device__ __forceinline__ choice_part judge_own(const cf_token_args &args, uint64_t index,
                                                         int thread)
 {
     const cf_token_choice &choice = args.choice;
+    sample_space &space = sample_shared(args);
     own_rows own = block_rows(args);
     choice_part part = choice_nothing();
 #pragma unroll 1
@@ -172,6 +175,8 @@ static __device__ __forceinline__ choice_part judge_own(const cf_token_args &arg
             adjusted = -INFINITY;
         if (is_adjusted(choice, index))
             choice.adjusted[row] = adjusted;
+        if (row - own.first < SAMPLE_HELD)
+            space.logits[row - own.first] = adjusted;
         part = choice_merged(args, part, part_of(raw, adjusted, row));
     }
     return part;
@@ -221,19 +226,24 @@ static __device__ __forceinline__ choice_part read_part(const cf_token_args &arg
 }
 
 /*
- * What all blocks found together, in shared memory, the same bits in each; returns to thread 0
- * whether the host wishes to stop, which block 0's part says.
+ * What all blocks found together, and what each did, in shared memory, the same bits in each;
+ * returns to thread 0 whether the host wishes to stop, which block 0's part says.
  */
 static __device__ __forceinline__ bool gather_parts(const cf_token_args &args, uint32_t epoch,
                                                     int thread)
 {
+    sample_space &space = sample_shared(args);
     choice_part part = choice_nothing();
     bool wish = false, any = false;
     if (thread == 0)
         gpu_wait_count(counter_of(args, CF_COUNTER_CHOICE), epoch * gridDim.x);
     role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+#pragma unroll 1
     for (int32_t b = thread; b < (int32_t)gridDim.x; b += N_VECTOR_THREADS) {
-        part = choice_merged(args, part, read_part(args, b, epoch, wish));
+        choice_part found = read_part(args, b, epoch, wish);
+        space.weights[b] = found.weight;
+        space.bests[b] = found.best;
+        part = choice_merged(args, part, found);
         any = any || wish;
     }
     part = choice_of_block(args, part, thread);

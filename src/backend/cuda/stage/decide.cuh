@@ -41,10 +41,12 @@ static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn
     choice_state &state = choice_shared(args);
     uint32_t epoch = choice_epoch(args, turn);
     uint64_t index = args.choice.index + turn.index; /* in the generation */
-    bool wish = false;
-    /* From far, but there before the last logit. */
+    bool wish = false, draws = args.choice.inverse_temperature > 0;
+    /* From far, but there before the last logit; so is the random number. */
     if (blockIdx.x == 0 && thread == 0)
         wish = host_load(args.choice.wish) != 0;
+    if (draws && thread == N_VECTOR_THREADS - 1)
+        state.uniform = sample_uniform(args.choice.seed, index);
     barrier_wait(&state.judged, turn.index & 1); /* this block's logits are there */
     choice_part part = choice_of_block(args, judge_own(args, index, thread), thread);
     if (thread == 0) {
@@ -56,8 +58,8 @@ static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn
     choice_part all = state.all;
     bool can_choose = is_finite(all);
     cf_token token = all.id;
-    if (can_choose && args.choice.inverse_temperature > 0)
-        token = sample_token(args, all, index, thread);
+    if (can_choose && draws)
+        token = sample_token(args, all, index, epoch, thread);
     if (thread == 0) {
         state.token = token;
         state.is_stopped = wish || !can_choose || is_end(args.choice, token);

@@ -23,8 +23,9 @@ enum {
     CF_CHOICE_PACKETS = 8, /* room for what a block tells of its logits */
     CF_MAX_ENDS = 8,       /* tokens that end a launch */
     CF_DRAW_BINS = 2048,
-    CF_DRAW_MEMBERS = 448, /* of one bin, that are compared with each other */
+    CF_DRAW_MEMBERS = 256, /* that are compared with each other */
     CF_DRAW_ROUNDS = 3,
+    CF_DRAW_MAX_VOCAB = CF_DRAW_BINS * 128, /* so few ids in a bin can be compared */
 };
 
 /* What all blocks put together in one round of drawing a token; all bits 0 before it. */
@@ -32,13 +33,13 @@ typedef struct cf_draw_round {
     uint32_t bins[CF_DRAW_BINS]; /* amounts; or a word a block */
     uint32_t n_members;
     uint32_t most, least; /* the largest ordered_bits() of a logit, and of its negative */
-    uint32_t drawn;       /* an id and one more */
+    uint32_t total;       /* amount of all logits */
 } cf_draw_round;
 
 typedef struct cf_draw_member {
     float logit;
     int32_t id;
-    uint32_t amount, unused;
+    uint32_t amount, block;
 } cf_draw_member;
 
 /* In the GPU's memory, all bits 0 before a launch. A block is at most one round ahead of another.
@@ -46,6 +47,8 @@ typedef struct cf_draw_member {
 typedef struct cf_draw_table {
     uint32_t n_arrived; /* blocks, in all rounds of the launch */
     uint32_t unused[CF_COUNTER_STRIDE - 1];
+    uint64_t told; /* a packet: the token that one block has found */
+    uint32_t unused_too[CF_COUNTER_STRIDE - 2];
     cf_draw_round rounds[CF_DRAW_ROUNDS]; /* round r is rounds[r % CF_DRAW_ROUNDS] */
     cf_draw_member members[CF_DRAW_MEMBERS];
 } cf_draw_table;
