@@ -123,6 +123,17 @@ static __device__ __forceinline__ uint32_t block_count(uint32_t *counter)
     return before;
 }
 
+/* The same in rounds of `n`: true for the last of each. */
+static __device__ __forceinline__ bool block_count_round(uint32_t *counter, uint32_t n)
+{
+    uint32_t before;
+    asm volatile("atom.acq_rel.cta.shared.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(shared_address(counter)), "r"(n - 1)
+                 : "memory");
+    return before == n - 1;
+}
+
 /* The named barriers; 0 is __syncthreads(). */
 enum { ROLE_BARRIER_ATTENTION = 1, ROLE_BARRIER_VECTORS = 2 };
 

@@ -15,6 +15,13 @@ static __device__ __forceinline__ float warp_sum(float value)
     return value;
 }
 
+/* The largest of four lanes' values, in each of them. */
+static __device__ __forceinline__ float quad_max(float value)
+{
+    value = fmaxf(value, __shfl_xor_sync(WARP_ALL, value, 1));
+    return fmaxf(value, __shfl_xor_sync(WARP_ALL, value, 2));
+}
+
 /*
  * The same value, which the compiler takes for a new one: in a loop over layers it then works out
  * again what depends on it, rather than keep more than there are registers for.

@@ -87,7 +87,7 @@ typedef struct cf_prompt_attention {
     cf_dtype weights; /* the format of what they found */
 } cf_prompt_attention;
 
-/* By head width. A block takes 64 or 128 queries, as suits the GPU's limits. */
+/* By head width. A block takes 64 to 256 queries, as suits the GPU's limits. */
 cudaError_t cf_prompt_attend_32(const cf_prompt_attention *args, const cf_gpu_limits *limits,
                                 cudaStream_t stream);
 cudaError_t cf_prompt_attend_64(const cf_prompt_attention *args, const cf_gpu_limits *limits,

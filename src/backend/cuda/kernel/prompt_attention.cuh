@@ -1,8 +1,10 @@
 /*
- * Attention of a prompt: a block takes 64 or 128 queries of one head and walks the KV cache in
- * tiles of keys and values, the next of which arrives while this one is multiplied. Products run on
- * tensor cores; the softmax is kept in float32 and is rescaled when a larger score comes (Milakov
- * and Gimelshein, Online normalizer calculation for softmax, 2018; Dao, FlashAttention-2, 2023).
+ * Attention of a prompt, by the warp; prompt_attention_wgmma.cuh has another way to it, which is
+ * taken where the GPU and the image have it. A block takes 64 or 128 queries of one head and walks
+ * the KV cache in tiles of keys and values, the next of which arrives while this one is multiplied.
+ * Products run on tensor cores; the softmax is kept in float32 and is rescaled when a larger score
+ * comes (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao,
+ * FlashAttention-2, 2023).
  */
 #ifndef CF_CUDA_KERNEL_PROMPT_ATTENTION_CUH
 #define CF_CUDA_KERNEL_PROMPT_ATTENTION_CUH
@@ -11,6 +13,7 @@
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/warp.cuh"
 #include "backend/cuda/kernel/prompt.h"
+#include "backend/cuda/kernel/prompt_attention_wgmma.cuh"
 
 #include <math_constants.h>
 
@@ -104,13 +107,6 @@ static __device__ __forceinline__ void warp_mask(attend_scores<shape> &scores, i
                 if (key > last + row)
                     scores[m][n][i] = -CUDART_INF_F;
             }
-}
-
-/* The largest of four lanes' values, in each of them. */
-static __device__ __forceinline__ float quad_max(float value)
-{
-    value = fmaxf(value, __shfl_xor_sync(WARP_ALL, value, 1));
-    return fmaxf(value, __shfl_xor_sync(WARP_ALL, value, 2));
 }
 
 /* Turns row `i` of a tile's scores into weights, and rescales what was added up before. */
@@ -289,6 +285,14 @@ static cudaError_t launch_attend(const cf_prompt_attention *args, cudaStream_t s
     return cudaGetLastError();
 }
 
+/* Whether blocks of this shape are enough to fill all multiprocessors. */
+template <class shape>
+static bool fills_gpu(const cf_prompt_attention *args, const cf_gpu_limits *limits)
+{
+    int64_t n_blocks = (int64_t)args->n_heads * ((args->n_rows - 1) / shape::n_queries + 1);
+    return n_blocks >= 2 * limits->n_multiprocessors && shape::shared_bytes <= limits->shared_bytes;
+}
+
 /* Twice the queries a block reuse keys twice as often, where blocks enough for all are left. */
 template <int d_head>
 static cudaError_t choose_attend(const cf_prompt_attention *args, const cf_gpu_limits *limits,
@@ -297,10 +301,82 @@ static cudaError_t choose_attend(const cf_prompt_attention *args, const cf_gpu_l
     constexpr int n_keys = d_head <= 128 ? 64 : 32;
     using wide = attend_shape<d_head, d_head == 80 ? 2 : 1, n_keys, 2>;
     using narrow = attend_shape<d_head, 1, n_keys, d_head <= 80 ? 4 : 2>;
-    int64_t n_wide = (int64_t)args->n_heads * ((args->n_rows - 1) / wide::n_queries + 1);
-    if (n_wide >= 2 * limits->n_multiprocessors && wide::shared_bytes <= limits->shared_bytes)
-        return launch_attend<wide>(args, stream);
-    return launch_attend<narrow>(args, stream);
+    return fills_gpu<wide>(args, limits) ? launch_attend<wide>(args, stream)
+                                         : launch_attend<narrow>(args, stream);
+}
+
+/* The warpgroups' shapes. Registers set what they can be: one block of four groups, or two of two,
+ * have 128 a thread, one of three has 168. */
+template <int d_head> struct group_shapes;
+template <> struct group_shapes<32> {
+    using wide = group_shape<32, 4, 64, 1, 4, 32, 2, true>;
+    using middle = group_shape<32, 2, 64, 2, 4, 32, 2, false>;
+    using narrow = group_shape<32, 1, 64, 4, 4, 32, 2, false>;
+};
+template <> struct group_shapes<64> {
+    using wide = group_shape<64, 4, 64, 1, 4, 64, 4, true>;
+    using middle = group_shape<64, 2, 64, 2, 4, 64, 4, false>;
+    using narrow = group_shape<64, 1, 64, 4, 2, 64, 4, false>;
+};
+template <> struct group_shapes<80> {
+    using wide = group_shape<80, 4, 64, 1, 4, 16, 3, true>;
+    using middle = group_shape<80, 2, 64, 2, 4, 16, 3, false>;
+    using narrow = group_shape<80, 1, 64, 3, 3, 16, 5, false>;
+};
+template <> struct group_shapes<96> {
+    using wide = group_shape<96, 3, 96, 1, 3, 32, 4, true>;
+    using middle = group_shape<96, 2, 128, 1, 2, 32, 6, true>;
+    using narrow = group_shape<96, 1, 64, 3, 2, 32, 6, false>;
+};
+template <> struct group_shapes<128> {
+    using wide = group_shape<128, 3, 64, 1, 4, 64, 6, true>;
+    using middle = group_shape<128, 2, 128, 1, 2, 64, 8, true>;
+    using narrow = group_shape<128, 1, 64, 2, 2, 64, 8, false>;
+};
+
+/* Up to so many rows the launch is the longer part, and the warps' kernel has less to set up. */
+#define FEW_ROWS 128
+
+/* Whether blocks of this shape can keep all multiprocessors busy until the end: each has on average
+ * at least as much to do as the block with the last queries, to which the causal mask leaves twice
+ * as many keys as to the average. */
+template <class shape>
+static bool balances(const cf_prompt_attention *args, const cf_gpu_limits *limits)
+{
+    int64_t n_longest = (args->n_rows - 1) / shape::n_queries + 1;
+    return args->n_heads * (n_longest + 1) >= 2 * limits->n_multiprocessors;
+}
+
+/* The same by the group; `has` false: this GPU, image or driver cannot, and nothing was launched.
+ */
+template <int d_head>
+static cudaError_t choose_group_attend(const cf_prompt_attention *args, const cf_gpu_limits *limits,
+                                       cudaStream_t stream, bool *has)
+{
+    using shapes = group_shapes<d_head>;
+    cudaError_t error = has_group_attend<typename shapes::narrow>(has);
+    if (error != cudaSuccess || !*has)
+        return error;
+    if (balances<typename shapes::wide>(args, limits))
+        return launch_group_attend<typename shapes::wide>(args, stream, has);
+    if (balances<typename shapes::middle>(args, limits))
+        return launch_group_attend<typename shapes::middle>(args, stream, has);
+    return launch_group_attend<typename shapes::narrow>(args, stream, has);
+}
+
+template <int d_head>
+static cudaError_t attend(const cf_prompt_attention *args, const cf_gpu_limits *limits,
+                          cudaStream_t stream)
+{
+    if constexpr (d_head <= 128) {
+        bool has = false;
+        cudaError_t error = cudaSuccess;
+        if (args->n_rows > FEW_ROWS)
+            error = choose_group_attend<d_head>(args, limits, stream, &has);
+        if (error != cudaSuccess || has)
+            return error;
+    }
+    return choose_attend<d_head>(args, limits, stream);
 }
 
 /* The host's way to the kernels of one head width: a file each, so that they compile side by side.
@@ -309,7 +385,7 @@ static cudaError_t choose_attend(const cf_prompt_attention *args, const cf_gpu_l
     extern "C" cudaError_t cf_prompt_attend_##d_head(                                              \
         const cf_prompt_attention *args, const cf_gpu_limits *limits, cudaStream_t stream)         \
     {                                                                                              \
-        return choose_attend<d_head>(args, limits, stream);                                        \
+        return attend<d_head>(args, limits, stream);                                               \
     }
 
 #endif
