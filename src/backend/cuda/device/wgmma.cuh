@@ -108,18 +108,15 @@ static __device__ __forceinline__ uint64_t operand_further(uint64_t operand, uin
 }
 
 #define SUMS(i) "+f"(sums[i][0]), "+f"(sums[i][1]), "+f"(sums[i][2]), "+f"(sums[i][3])
-#define SUMS_16 SUMS(0), SUMS(1)
-#define SUMS_32 SUMS_16, SUMS(2), SUMS(3)
-#define SUMS_48 SUMS_32, SUMS(4), SUMS(5)
-#define SUMS_64 SUMS_48, SUMS(6), SUMS(7)
+#define SUMS_32 SUMS(0), SUMS(1), SUMS(2), SUMS(3)
+#define SUMS_64 SUMS_32, SUMS(4), SUMS(5), SUMS(6), SUMS(7)
 #define SUMS_80 SUMS_64, SUMS(8), SUMS(9)
 #define SUMS_96 SUMS_80, SUMS(10), SUMS(11)
 #define SUMS_128 SUMS_96, SUMS(12), SUMS(13), SUMS(14), SUMS(15)
 
-#define PLACES_16 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define PLACES_32 PLACES_16 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define PLACES_48 PLACES_32 ", %16, %17, %18, %19, %20, %21, %22, %23"
-#define PLACES_64 PLACES_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define PLACES_32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define PLACES_64                                                                                  \
+    PLACES_32 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define PLACES_80 PLACES_64 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define PLACES_96 PLACES_80 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define PLACES_128                                                                                 \
@@ -153,20 +150,11 @@ static __device__ __forceinline__ uint64_t operand_further(uint64_t operand, uin
                        "n"((int)is_transposed));                                                   \
     }
 
-DEFINE_PRODUCTS(16, "%8", "%9", "%10", "%11", "%12", "%13", "%14")
 DEFINE_PRODUCTS(32, "%16", "%17", "%18", "%19", "%20", "%21", "%22")
-DEFINE_PRODUCTS(48, "%24", "%25", "%26", "%27", "%28", "%29", "%30")
 DEFINE_PRODUCTS(64, "%32", "%33", "%34", "%35", "%36", "%37", "%38")
 DEFINE_PRODUCTS(80, "%40", "%41", "%42", "%43", "%44", "%45", "%46")
 DEFINE_PRODUCTS(96, "%48", "%49", "%50", "%51", "%52", "%53", "%54")
 DEFINE_PRODUCTS(128, "%64", "%65", "%66", "%67", "%68", "%69", "%70")
-
-/* Eight times n neighbouring columns of the sums. */
-template <int first, int n, int n_all>
-static __device__ __forceinline__ float (&sums_columns(float (&sums)[n_all][4]))[n][4]
-{
-    return *reinterpret_cast<float(*)[n][4]>(&sums[first]);
-}
 
 #endif
 

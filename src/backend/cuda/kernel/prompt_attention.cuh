@@ -305,33 +305,28 @@ static cudaError_t choose_attend(const cf_prompt_attention *args, const cf_gpu_l
                                          : launch_attend<narrow>(args, stream);
 }
 
-/* The warpgroups' shapes. Registers set what they can be: one block of four groups, or two of two,
- * have 128 a thread, one of three has 168. */
+/* The warpgroups' shapes, of those that were measured (docs/speed_log.md). Registers set what they
+ * can be: one block of four groups, or two of two, have 128 a thread, one of three has 168. */
 template <int d_head> struct group_shapes;
 template <> struct group_shapes<32> {
-    using wide = group_shape<32, 4, 64, 1, 4, 32, 2, true>;
-    using middle = group_shape<32, 2, 64, 2, 4, 32, 2, false>;
-    using narrow = group_shape<32, 1, 64, 4, 4, 32, 2, false>;
+    using wide = group_shape<32, 1, 64, 4, 4, 32, 2>;
+    using narrow = wide;
 };
 template <> struct group_shapes<64> {
-    using wide = group_shape<64, 4, 64, 1, 4, 64, 4, true>;
-    using middle = group_shape<64, 2, 64, 2, 4, 64, 4, false>;
-    using narrow = group_shape<64, 1, 64, 4, 2, 64, 4, false>;
+    using wide = group_shape<64, 1, 128, 2, 2, 64, 4>;
+    using narrow = wide;
 };
 template <> struct group_shapes<80> {
-    using wide = group_shape<80, 4, 64, 1, 4, 16, 3, true>;
-    using middle = group_shape<80, 2, 64, 2, 4, 16, 3, false>;
-    using narrow = group_shape<80, 1, 64, 3, 3, 16, 5, false>;
+    using wide = group_shape<80, 4, 64, 1, 4, 16, 3>;
+    using narrow = group_shape<80, 2, 64, 2, 4, 16, 3>;
 };
 template <> struct group_shapes<96> {
-    using wide = group_shape<96, 3, 96, 1, 3, 32, 4, true>;
-    using middle = group_shape<96, 2, 128, 1, 2, 32, 6, true>;
-    using narrow = group_shape<96, 1, 64, 3, 2, 32, 6, false>;
+    using wide = group_shape<96, 3, 96, 1, 3, 32, 4>;
+    using narrow = group_shape<96, 1, 64, 3, 2, 32, 6>;
 };
 template <> struct group_shapes<128> {
-    using wide = group_shape<128, 3, 64, 1, 4, 64, 6, true>;
-    using middle = group_shape<128, 2, 128, 1, 2, 64, 8, true>;
-    using narrow = group_shape<128, 1, 64, 2, 2, 64, 8, false>;
+    using wide = group_shape<128, 3, 96, 1, 3, 64, 0>;
+    using narrow = group_shape<128, 1, 64, 2, 2, 64, 8>;
 };
 
 /* Up to so many rows the launch is the longer part, and the warps' kernel has less to set up. */
@@ -359,8 +354,6 @@ static cudaError_t choose_group_attend(const cf_prompt_attention *args, const cf
         return error;
     if (balances<typename shapes::wide>(args, limits))
         return launch_group_attend<typename shapes::wide>(args, stream, has);
-    if (balances<typename shapes::middle>(args, limits))
-        return launch_group_attend<typename shapes::middle>(args, stream, has);
     return launch_group_attend<typename shapes::narrow>(args, stream, has);
 }
 

@@ -16,22 +16,18 @@
 #include "backend/cuda/device/wgmma.cuh"
 #include "backend/cuda/kernel/prompt.h"
 
-/* Keys and values are in parts of `part` columns, as device/wgmma.cuh has it, and what is left over
- * in one that is narrower. Of the queries, `kept` times 16 columns are kept in registers. */
-template <int width, int groups, int keys, int blocks, int stages, int part, int kept, bool ordered>
+/* Keys and values are in parts of `part` columns, as device/wgmma.cuh has it. Of the queries,
+ * `kept` times 16 columns are kept in registers. */
+template <int width, int groups, int keys, int blocks, int stages, int part, int kept>
 struct group_shape {
     static constexpr int n_blocks = blocks; /* of a multiprocessor */
     static constexpr int n_threads = groups * N_GROUP_THREADS;
     static constexpr int d_head = width;
     static constexpr int d_part = part;
-    static constexpr int d_rest = width % part;
-    static constexpr int d_parts = width - d_rest; /* all of them */
     static constexpr int n_queries = groups * N_GROUP_ROWS;
     static constexpr int n_keys = keys;
     static constexpr int n_stages = stages; /* of the ring */
     static constexpr int n_kept = kept;
-    static constexpr bool is_ordered = ordered && groups > 1; /* see order_await() */
-    static constexpr int n_groups = groups;
     static constexpr int tile = keys * width;
     static constexpr int n_pieces = width / 8;
     /* Queries, and later what they found, are columns of pieces of 16 bytes, an odd number of
@@ -41,19 +37,20 @@ struct group_shape {
     static constexpr int barriers_at = ring_bytes + 2 * n_pieces * query_column;
     static constexpr int shared_bytes = barriers_at + (2 * 8 + 4) * stages;
     static_assert(shared_bytes <= 227 * 1024, "as much as Hopper has");
+    static_assert(width % part == 0, "whole parts");
     static_assert(2 * tile % (16 * part) == 0, "permutations begin with a tile");
 };
 
-/* What a launch is told. A tensor's second description is of what is left over, where it is. */
+/* What a launch is told. */
 typedef struct group_launch {
     cf_prompt_attention args;
-    CUtensorMap tensors[2][2]; /* [keys, values] */
+    CUtensorMap tensors[2]; /* keys, values */
 } group_launch;
 
 enum { TILE_KEYS = 0, TILE_VALUES = 1 };
 
-/* Named barriers, from here on one a group. */
-enum { GROUP_BARRIERS_ORDER = 1, GROUP_BARRIERS_STORE = 5 };
+/* The named barriers from here on are of the groups. */
+#define GROUP_BARRIERS 1
 
 /* False: see tensor_describe(). */
 template <class shape>
@@ -63,17 +60,12 @@ static bool group_describe(const cf_prompt_attention *args, group_launch *launch
     for (int which = TILE_KEYS; which <= TILE_VALUES; which++) {
         tensor_parts parts = {which == TILE_KEYS ? args->keys : args->values,
                               shape::d_part,
-                              shape::d_parts / shape::d_part,
+                              shape::d_head / shape::d_part,
                               shape::d_head,
                               args->n_context,
                               args->n_heads,
                               shape::n_keys};
-        if (!tensor_describe(&parts, &launch->tensors[which][0]))
-            return false;
-        parts.at += shape::d_parts;
-        parts.width = shape::d_rest;
-        parts.n_parts = 1;
-        if (shape::d_rest > 0 && !tensor_describe(&parts, &launch->tensors[which][1]))
+        if (!tensor_describe(&parts, &launch->tensors[which]))
             return false;
     }
     return true;
@@ -89,7 +81,6 @@ template <class shape> struct tile_walk {
     int32_t head;
     int32_t first_key; /* of tile 0, not above 0 */
     int32_t n_tiles;
-    int group; /* this warp's */
 };
 
 /* The ring's barriers: of which tile has come, and of turns, how many warps have left them. */
@@ -118,25 +109,11 @@ static __device__ __forceinline__ void tile_bring(const tile_walk<shape> &walk, 
 {
     uint64_t *come = &tile_barriers_of<shape>(walk.shared)->come[which][tile % shape::n_stages];
     uint16_t *to = tile_place<shape>(walk.shared, which, tile);
-    const CUtensorMap *tensors = walk.launch->tensors[which];
     int32_t key = walk.first_key + tile * shape::n_keys;
     if (tile >= walk.n_tiles)
         return;
     barrier_expect(come, 2 * shape::tile);
-    tensor_copy(to, &tensors[0], key, walk.head, come);
-    if (shape::d_rest > 0)
-        tensor_copy(to + shape::n_keys * shape::d_parts, &tensors[1], key, walk.head, come);
-}
-
-/* Begins to fetch the descriptions, while it is not yet known what to ask for; by one thread. */
-template <class shape>
-static __device__ __forceinline__ void tensors_prefetch(const group_launch &launch)
-{
-    for (int which = TILE_KEYS; which <= TILE_VALUES; which++) {
-        tensor_prefetch(&launch.tensors[which][0]);
-        if (shape::d_rest > 0)
-            tensor_prefetch(&launch.tensors[which][1]);
-    }
+    tensor_copy(to, &walk.launch->tensors[which], key, walk.head, come);
 }
 
 /* Sets up the ring, and asks for what it holds; by one thread. The last tile of values comes with
@@ -183,33 +160,11 @@ static __device__ __forceinline__ void tile_leave(const tile_walk<shape> &walk, 
     }
 }
 
-/*
- * Groups begin the products of a turn one after the other: else tensor cores take turns with all of
- * them, all have their scores late and at once, and nothing is left to multiply while they become
- * weights. Each group goes through all of the block's turns.
- */
-template <class shape>
-static __device__ __forceinline__ void order_await(const tile_walk<shape> &walk)
-{
-    if (shape::is_ordered)
-        role_sync(GROUP_BARRIERS_ORDER + walk.group, 2 * N_GROUP_THREADS);
-}
-
-/* It is the next group's turn; at the very end nobody's. */
-template <class shape>
-static __device__ __forceinline__ void order_pass(const tile_walk<shape> &walk, bool is_last)
-{
-    if (shape::is_ordered && !(is_last && walk.group == shape::n_groups - 1))
-        role_arrive(GROUP_BARRIERS_ORDER + (walk.group + 1) % shape::n_groups, 2 * N_GROUP_THREADS);
-}
-
 /* The turns from number `turn` on, for which a group has no use. */
 template <class shape>
 static __device__ __forceinline__ void group_sit_out(const tile_walk<shape> &walk, int32_t turn)
 {
     for (; turn < walk.n_tiles; turn++) {
-        order_await(walk);
-        order_pass(walk, turn + 1 == walk.n_tiles);
         if (turn >= 0)
             tile_await(walk, TILE_VALUES, turn);
         tile_leave(walk, turn);

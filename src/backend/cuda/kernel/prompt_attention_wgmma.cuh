@@ -77,20 +77,13 @@ static __device__ __forceinline__ void group_score(group_scores<shape> &scores,
                                                    const group_queries<shape> &queries,
                                                    const uint16_t *keys)
 {
-    constexpr int n_keys = shape::n_keys, d_part = shape::d_part, d_parts = shape::d_parts;
+    constexpr int n_keys = shape::n_keys, d_part = shape::d_part;
     uint64_t parts = operand_of_rows<d_part>(keys, 0);
 #pragma unroll
-    for (int d = 0; d < d_parts; d += 16)
+    for (int d = 0; d < shape::d_head; d += 16)
         group_score_columns<shape>(
             scores, queries, d,
             operand_further(parts, 2 * (d / d_part * d_part * n_keys + d % d_part)));
-    if constexpr (shape::d_rest > 0) {
-        uint64_t rest = operand_of_rows<shape::d_rest>(keys + d_parts * n_keys, 0);
-#pragma unroll
-        for (int d = d_parts; d < shape::d_head; d += 16)
-            group_score_columns<shape>(scores, queries, d,
-                                       operand_further(rest, 2 * (d - d_parts)));
-    }
     products_commit();
 }
 
@@ -99,19 +92,12 @@ template <class shape>
 static __device__ __forceinline__ void group_add_values(group_state<shape> &state,
                                                         const uint16_t *values)
 {
-    constexpr int n_keys = shape::n_keys, d_parts = shape::d_parts, d_rest = shape::d_rest;
+    constexpr int n_keys = shape::n_keys;
     uint64_t parts = operand_transposed<shape::d_part>(values, 2 * n_keys * shape::d_part);
 #pragma unroll
     for (int k = 0; k < n_keys; k += 16)
-        group_multiply<true>(sums_columns<0, d_parts / 8>(state.values), false,
-                             state.weights[k / 16], operand_further(parts, 2 * k * shape::d_part));
-    if constexpr (d_rest > 0) {
-        uint64_t rest = operand_transposed<d_rest>(values + d_parts * n_keys, 2 * n_keys * d_rest);
-#pragma unroll
-        for (int k = 0; k < n_keys; k += 16)
-            group_multiply<true>(sums_columns<d_parts / 8, d_rest / 8>(state.values), false,
-                                 state.weights[k / 16], operand_further(rest, 2 * k * d_rest));
-    }
+        group_multiply<true>(state.values, false, state.weights[k / 16],
+                             operand_further(parts, 2 * k * shape::d_part));
     products_commit();
 }
 
@@ -204,10 +190,8 @@ static __device__ __forceinline__ void group_begin(group_state<shape> &state,
 {
     group_scores<shape> scores;
     tile_await(walk, TILE_KEYS, 0);
-    order_await(walk);
     products_begin();
     group_score<shape>(scores, queries, tile_place<shape>(walk.shared, TILE_KEYS, 0));
-    order_pass(walk, false);
     products_await<0>();
     products_take(scores);
     group_mask<shape>(scores, -walk.first_key, last);
@@ -231,11 +215,9 @@ static __device__ __forceinline__ void group_turn(group_state<shape> &state,
     float factors[2];
     tile_await(walk, TILE_KEYS, turn + 1);
     tile_await(walk, TILE_VALUES, turn);
-    order_await(walk);
     products_begin();
     group_score<shape>(scores, queries, tile_place<shape>(walk.shared, TILE_KEYS, turn + 1));
     group_add_values<shape>(state, tile_place<shape>(walk.shared, TILE_VALUES, turn));
-    order_pass(walk, false);
     tile_leave(walk, turn - 1);
     products_await<1>();
     products_take(scores);
@@ -263,10 +245,8 @@ static __device__ __forceinline__ void group_end(group_state<shape> &state,
                                                  const tile_walk<shape> &walk, int32_t turn)
 {
     tile_await(walk, TILE_VALUES, turn);
-    order_await(walk);
     products_begin();
     group_add_values<shape>(state, tile_place<shape>(walk.shared, TILE_VALUES, turn));
-    order_pass(walk, turn + 1 == walk.n_tiles);
     tile_leave(walk, turn - 1);
     products_await<0>();
     products_take(state.values);
@@ -321,7 +301,7 @@ static __device__ __forceinline__ void group_store(const cf_prompt_attention &ar
     rows += first_row * 8;
     /* All warps of the group have read the queries that lie there. */
     if (shape::n_kept < shape::d_head / 16)
-        role_sync(GROUP_BARRIERS_STORE + part.warp / 4, N_GROUP_THREADS);
+        role_sync(GROUP_BARRIERS + part.warp / 4, N_GROUP_THREADS);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float sum = state.sum[i];
@@ -384,13 +364,14 @@ __global__ void GROUP_BOUNDS(shape) group_attend(const __grid_constant__ group_l
     extern __shared__ __align__(1024) uint16_t group_shared[];
     uint16_t *rows = group_shared + shape::ring_bytes / 2; /* the queries' */
     if (threadIdx.x == 0)
-        tensors_prefetch<shape>(launch);
+        for (int which = TILE_KEYS; which <= TILE_VALUES; which++)
+            tensor_prefetch(&launch.tensors[which]); /* it is not yet known what to ask for */
     group_part part = group_part_of<shape>(launch.args, blockIdx.x, threadIdx.x);
     if (part.n_rows <= 0)
         return;
     int32_t n_seen = part.pos + part.n_rows, n_tiles = (n_seen - 1) / shape::n_keys + 1;
     tile_walk<shape> walk = {&launch, group_shared, part.head, n_seen - n_tiles * shape::n_keys,
-                             n_tiles, part.warp / 4};
+                             n_tiles};
     if (part.warp == 0 && warp_elect())
         tiles_begin(walk);
     block_copy_queries<shape>(rows, block_rows<shape>(launch.args, part),
@@ -398,8 +379,6 @@ __global__ void GROUP_BOUNDS(shape) group_attend(const __grid_constant__ group_l
     thread_copies_await();
     products_see_writes();
     __syncthreads(); /* publishes the queries and the barriers */
-    if (walk.group == shape::n_groups - 1)
-        order_pass(walk, false);
     if (part.n_mine > 0) {
         group_state<shape> state = {};
         group_walk<shape>(state, walk, rows, part);
