@@ -79,20 +79,6 @@ static __device__ __forceinline__ void host_store(uint64_t *word, uint64_t value
 /* Pauses between polls keep the counter's line free for those that count. */
 #define POLL_PAUSE_NS 100
 
-/* The same as gpu_wait_count(), and acquires what those who counted have released. */
-static __device__ __forceinline__ void gpu_acquire_count(const uint32_t *counter, uint32_t target)
-{
-    uint32_t found;
-    uint64_t begin = watchdog_begin();
-    for (;;) {
-        watchdog_check(begin);
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(counter) : "memory");
-        if ((int32_t)(found - target) >= 0)
-            return;
-        __nanosleep(POLL_PAUSE_NS);
-    }
-}
-
 /* Returns when the counter, which only grows and may wrap around, has reached `target`. */
 static __device__ __forceinline__ void gpu_wait_count(const uint32_t *counter, uint32_t target)
 {
@@ -101,6 +87,15 @@ static __device__ __forceinline__ void gpu_wait_count(const uint32_t *counter, u
         __nanosleep(POLL_PAUSE_NS);
         watchdog_check(begin);
     }
+}
+
+/* The same, where the round trip is what counts; acquires what those who counted have released. */
+static __device__ __forceinline__ void gpu_acquire_count(const uint32_t *counter, uint32_t target)
+{
+    uint64_t begin = watchdog_begin();
+    while ((int32_t)(gpu_load(counter) - target) < 0)
+        watchdog_check(begin);
+    asm volatile("fence.acq_rel.gpu;" : : : "memory");
 }
 
 #endif

@@ -42,6 +42,7 @@ static __device__ __forceinline__ void find_member(sample_space &space, uint32_t
     if ((uint32_t)thread < n) {
         cf_draw_member own = space.members[thread];
         uint32_t before = space.above;
+#pragma unroll 4
         for (uint32_t i = 0; i < n; i++) {
             cf_draw_member other = space.members[i];
             before += is_before(other, own) ? other.amount : 0;
@@ -125,6 +126,7 @@ static __device__ __forceinline__ void draw_share(sample_space &space, uint32_t 
         return;
     sample_share own = space.few[thread];
     uint64_t before = 0, total = 0;
+#pragma unroll 4
     for (uint32_t i = 0; i < n; i++) {
         sample_share other = space.few[i];
         total += other.amount;
@@ -149,6 +151,7 @@ static __device__ __forceinline__ bool draw_of_few(const cf_token_args &args,
     cf_draw_member own = {};
     if ((uint32_t)thread < n) {
         own = space.members[thread];
+#pragma unroll 4
         for (uint32_t i = 0; i < n; i++) {
             cf_draw_member other = space.members[i];
             bool is_other_before = is_before(other, own);
