@@ -147,52 +147,84 @@ static __global__ void __launch_bounds__(MAX_NORM_THREADS)
 /* The heads that a block of append() takes, and its room for what rotates of their q and k. */
 static __host__ __device__ __forceinline__ int32_t heads_a_block(int32_t d_head)
 {
-    return N_THREADS / (3 * d_head / PIECE);
+    return (int32_t)(N_THREADS / (3 * (uint32_t)d_head / PIECE));
 }
 
-enum { MAX_TURNED = (2 * N_THREADS * PIECE / 3 + 3) / 4 * 4 };
+enum { MAX_TURNED = (2 * N_THREADS * PIECE / 3 + 3) / 4 * 4, MAX_PAIRS = 128 };
 
-/* A thread's eight elements of q, k or v of a head. */
-struct split_place {
-    int32_t head, part, first; /* part: q, k, v */
-    int32_t turned;            /* where they lie among those that rotate; -1: elsewhere */
+/* What a block of append() rotates of each of its tokens, and by how much: cosine and sine. */
+struct turned_rows {
+    float rows[N_ROWS][MAX_TURNED]; /* q and k of the block's first head, of its second one, … */
+    float2 rotations[N_ROWS][MAX_PAIRS];
 };
 
-/* Rows of what rotates follow each other: q and k of the block's first head, of its second one … */
-static __device__ __forceinline__ split_place find_place(const cf_prompt_split &args)
+static __device__ __forceinline__ int32_t turned_width(const cf_prompt_split &args)
 {
-    int32_t n = args.d_head / PIECE, head = (int32_t)threadIdx.x / (3 * n);
-    int32_t rest = (int32_t)threadIdx.x % (3 * n), part = rest / n, first = rest % n * PIECE;
-    int32_t n_turned = (args.d_rotary + PIECE - 1) / PIECE * PIECE;
-    bool turns = part < 2 && first < args.d_rotary;
-    return {(int32_t)blockIdx.y * heads_a_block(args.d_head) + head, part, first,
-            turns ? (2 * head + part) * n_turned + first : -1};
+    return (args.d_rotary + PIECE - 1) / PIECE * PIECE;
 }
 
-static __device__ __forceinline__ void store_split(const cf_prompt_split &args,
-                                                   const split_place &place, const piece &p,
-                                                   int64_t token, int64_t pos)
+/* A thread's eight elements of q, k or v of a head; some threads have none. */
+struct split_place {
+    bool is_there;
+    int32_t start;  /* in a row of qkv */
+    int32_t turned; /* in a row of those that rotate; -1: elsewhere */
+    uint16_t *to;   /* where they go of the first token of all, */
+    int32_t step;   /* and from a token to the next */
+};
+
+/* Divisions are a good part of the kernel's time: few, and of unsigned numbers. */
+static __device__ __forceinline__ split_place find_place(const cf_prompt_split &args,
+                                                         const cf_prompt_span &span)
 {
-    uint16_t *to = place.part == 0
-                       ? args.queries + (token * args.n_heads + place.head) * args.d_head
-                       : (place.part == 1 ? args.keys : args.values) +
-                             ((int64_t)place.head * args.n_context + pos) * args.d_head;
-    *reinterpret_cast<uint4 *>(to + place.first) = pack_piece<format_f16>(p);
+    uint32_t n = (uint32_t)args.d_head / PIECE, n_heads = (uint32_t)heads_a_block(args.d_head);
+    uint32_t own_head = threadIdx.x / (3 * n), rest = threadIdx.x - own_head * 3 * n;
+    uint32_t part = rest / n, first = (rest - part * n) * PIECE;
+    int32_t head = (int32_t)(blockIdx.y * n_heads + own_head);
+    bool is_there = own_head < n_heads && head < args.n_heads;
+    bool turns = is_there && part < 2 && (int32_t)first < args.d_rotary;
+    int64_t pos = (int64_t)head * args.n_context + span.pos;
+    uint16_t *to = part == 0 ? args.queries + head * args.d_head
+                             : (part == 1 ? args.keys : args.values) + pos * args.d_head;
+    return {is_there, (3 * head + (int32_t)part) * args.d_head + (int32_t)first,
+            turns ? (int32_t)((2 * own_head + part) * turned_width(args) + first) : -1, to + first,
+            part == 0 ? args.n_heads * args.d_head : args.d_head};
 }
 
-/* Rotates the block's rows of one token, a warp a row: pairs are (i, i + half). */
-static __device__ __forceinline__ void rotate_rows(const cf_prompt_split &args, float *rows,
-                                                   int64_t pos)
+static __device__ __forceinline__ void store_split(const split_place &place, const piece &p,
+                                                   int64_t token)
 {
-    int32_t half = args.d_rotary / 2, n_turned = (args.d_rotary + PIECE - 1) / PIECE * PIECE;
-    int32_t n_rows = 2 * heads_a_block(args.d_head), lane = (int32_t)threadIdx.x % 32;
-    const float2 *rotations = reinterpret_cast<const float2 *>(args.rotation) + pos * half;
-    for (int32_t i = lane; i < half; i += 32) {
-        float2 rotation = __ldg(rotations + i);
-        for (int32_t r = (int32_t)threadIdx.x / 32; r < n_rows; r += N_THREADS / 32) {
-            float *low = rows + r * n_turned + i, *high = low + half, x = *low, y = *high;
-            *low = x * rotation.x - y * rotation.y;
-            *high = y * rotation.x + x * rotation.y;
+    *reinterpret_cast<uint4 *>(place.to + token * place.step) = pack_piece<format_f16>(p);
+}
+
+/* Brings the rotations of the block's tokens. */
+static __device__ __forceinline__ void fetch_rotations(const cf_prompt_split &args,
+                                                       const cf_prompt_span &span, int32_t first,
+                                                       turned_rows &turned)
+{
+    uint32_t half = (uint32_t)args.d_rotary / 2;
+    int32_t n = min(span.n - first, (int32_t)N_ROWS) * (int32_t)half;
+    const float2 *rotations = reinterpret_cast<const float2 *>(args.rotation);
+    rotations += (int64_t)(span.pos + first) * half;
+#pragma unroll 1
+    for (int32_t i = (int32_t)threadIdx.x; i < n; i += N_THREADS)
+        turned.rotations[(uint32_t)i / half][(uint32_t)i % half] = __ldg(rotations + i);
+}
+
+/* Rotates pairs (i, i + half), a thread the same pair of each token. */
+static __device__ __forceinline__ void rotate_rows(const cf_prompt_split &args, turned_rows &turned)
+{
+    uint32_t half = (uint32_t)args.d_rotary / 2;
+    uint32_t n_pairs = 2 * (uint32_t)heads_a_block(args.d_head) * half;
+#pragma unroll 1
+    for (uint32_t p = threadIdx.x; p < n_pairs; p += N_THREADS) {
+        uint32_t row = p / half, i = p - row * half;
+        uint32_t place = row * (uint32_t)turned_width(args) + i;
+#pragma unroll
+        for (int r = 0; r < N_ROWS; r++) {
+            float2 rotation = turned.rotations[r][i];
+            float x = turned.rows[r][place], y = turned.rows[r][place + half];
+            turned.rows[r][place] = x * rotation.x - y * rotation.y;
+            turned.rows[r][place + half] = y * rotation.x + x * rotation.y;
         }
     }
 }
@@ -202,37 +234,39 @@ template <class format>
 static __global__ void __launch_bounds__(N_THREADS)
     append(const __grid_constant__ cf_prompt_split args)
 {
-    __shared__ __align__(16) float turned[N_ROWS][MAX_TURNED];
+    __shared__ __align__(16) turned_rows turned;
     cf_prompt_span span = *args.span;
-    split_place place = find_place(args);
-    bool is_mine = place.head < args.n_heads &&
-                   (int32_t)threadIdx.x / (3 * args.d_head / PIECE) < heads_a_block(args.d_head);
-    int64_t first = (int64_t)blockIdx.x * N_ROWS, row = 3 * (int64_t)args.n_heads * args.d_head;
-    int64_t start = (3 * (int64_t)place.head + place.part) * args.d_head + place.first;
-    const uint16_t *vector = static_cast<const uint16_t *>(args.qkv) + first * row + start;
+    split_place place = find_place(args, span);
+    int32_t first = (int32_t)blockIdx.x * N_ROWS;
+    int64_t row = 3 * (int64_t)args.n_heads * args.d_head;
+    const uint16_t *vector = static_cast<const uint16_t *>(args.qkv) + first * row + place.start;
     uint4 packed[N_ROWS] = {};
+    piece biases = {};
 #pragma unroll
     for (int r = 0; r < N_ROWS; r++)
-        if (is_mine)
+        if (place.is_there)
             packed[r] = __ldg(reinterpret_cast<const uint4 *>(vector + r * row));
+    if (place.is_there)
+        add_floats(biases, args.biases != NULL ? args.biases + place.start : NULL);
+    fetch_rotations(args, span, first, turned);
 #pragma unroll
     for (int r = 0; r < N_ROWS; r++) {
         piece p = unpack_piece<format>(packed[r]);
-        if (is_mine)
-            add_floats(p, args.biases != NULL ? args.biases + start : NULL);
-        if (is_mine && place.turned >= 0)
-            store_floats(&turned[r][place.turned], p);
-        else if (is_mine && first + r < span.n)
-            store_split(args, place, p, first + r, span.pos + first + r);
+#pragma unroll
+        for (int i = 0; i < PIECE; i++)
+            p.values[i] += biases.values[i];
+        if (place.turned >= 0)
+            store_floats(&turned.rows[r][place.turned], p);
+        else if (place.is_there && first + r < span.n)
+            store_split(place, p, first + r);
     }
     __syncthreads(); /* publishes what rotates */
-    for (int r = 0; r < N_ROWS && first + r < span.n; r++)
-        rotate_rows(args, turned[r], span.pos + first + r);
+    rotate_rows(args, turned);
     __syncthreads(); /* publishes it rotated */
-    for (int r = 0; r < N_ROWS && first + r < span.n; r++)
-        if (is_mine && place.turned >= 0)
-            store_split(args, place, load_floats(&turned[r][place.turned]), first + r,
-                        span.pos + first + r);
+#pragma unroll
+    for (int r = 0; r < N_ROWS; r++)
+        if (place.turned >= 0 && first + r < span.n)
+            store_split(place, load_floats(&turned.rows[r][place.turned]), first + r);
 }
 
 /*

@@ -116,6 +116,13 @@ static __device__ __forceinline__ void leave_slot(ring_place place, uint32_t n_u
         barrier_arrive(&layer_shared().empty[place.slot], n_uses);
 }
 
+/* The consumer has no tile left that comes before down's. */
+static __device__ __forceinline__ void let_help(const cf_layer_plan &plan, int lane)
+{
+    if (plan.options.whole)
+        barrier_arrive_warp(&layer_shared().helped, lane);
+}
+
 template <class format>
 static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &args, int warp,
                                                            int lane)
@@ -124,7 +131,7 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
     layer_block &block = layer_shared();
     cf_layer_share share = block.share;
     if (warp >= share.n_tiles) {
-        barrier_arrive_warp(&block.helped, lane);
+        let_help(plan, lane);
         return;
     }
     cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, warp);
@@ -140,7 +147,7 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         int32_t input = input_of(plan, tile);
         if (!is_down && tile.matrix == CF_LAYER_DOWN) {
             is_down = true;
-            barrier_arrive_warp(&block.helped, lane);
+            let_help(plan, lane);
         }
         barrier_wait(&block.ready[input], 0);
         barrier_wait(&block.full[place.slot], place.parity);
@@ -154,7 +161,7 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         bias = next_bias;
     }
     if (!is_down)
-        barrier_arrive_warp(&block.helped, lane);
+        let_help(plan, lane);
 }
 
 /*
@@ -170,11 +177,11 @@ static __device__ __forceinline__ void stage_layer_assist(const cf_layer_args &a
     cf_layer_share share = block.share;
     int32_t first = share.n_free + share.n_units, n_warps = plan.n_consumers;
     first += (warp + n_warps - first % n_warps) % n_warps;
+    barrier_wait(&block.helped, 0);
     if (first >= share.n_tiles)
         return;
     ring_place place = {first % plan.n_slots, (uint32_t)(first / plan.n_slots) & 1};
     cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, first);
-    barrier_wait(&block.helped, 0);
 #pragma unroll 1
     for (int32_t t = first; t < share.n_tiles; t += n_warps) {
         int32_t input = input_of(plan, tile), n_own = cf_layer_own_columns(&plan, &tile);
