@@ -171,7 +171,7 @@ static void time_samplings(cf_backend_session *session, const char *name, size_t
     time_decoding(session, name, context, "top_k 50, top_p 0.9", &sampling);
     sampling.top_k = n_vocab;
     time_decoding(session, name, context, "top_p 0.9", &sampling);
-    sampling.temperature = 0.01f; /* as peaked as a real model's: few are kept */
+    sampling.temperature = 0.001f; /* as peaked as a real model's: few are kept */
     time_decoding(session, name, context, "top_p 0.9 of few", &sampling);
 }
 
