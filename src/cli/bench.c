@@ -136,17 +136,20 @@ static cf_status go_to_depth(bench *self, size_t depth, cf_error *error)
     return cf_session_eval(self->session, self->ids + n, depth - n, NULL, error);
 }
 
-/* The first of n + 1 tokens comes of the prompt; the clock runs for the n after it. */
-static cf_status time_generation(bench *self, size_t depth, size_t n, double *seconds,
-                                 cf_error *error)
+/*
+ * The first of n + 1 tokens comes of the prompt, of which the session holds all but the last token;
+ * the clock runs for the n after it. The row then tells the depth that there was.
+ */
+static cf_status time_generation(bench *self, cf_bench_row *row, double *seconds, cf_error *error)
 {
     cf_generate_options options = {.size = sizeof options, .ignore_eos = true};
     cf_generate_stats stats;
-    CF_TRY(go_to_depth(self, depth, error));
-    CF_TRY(cf_generate(self->session, NULL, self->ids + depth, 1, n + 1, &options, go_on, NULL,
-                       &stats, error));
+    CF_TRY(go_to_depth(self, row->depth, error));
+    CF_TRY(cf_generate(self->session, NULL, self->ids, row->depth + 1, row->n_tokens + 1, &options,
+                       go_on, NULL, &stats, error));
     if (stats.finish == CF_FINISH_CANCELLED)
         return cf_fail(error, CF_STATUS_CANCELLED, "interrupted");
+    row->depth = stats.n_reused;
     *seconds = (double)stats.decode_ns * 1e-9;
     return CF_STATUS_OK;
 }
@@ -161,7 +164,7 @@ static cf_status time_runs(bench *self, cf_bench_row *row, cf_error *error)
         if (row->is_prompt)
             CF_TRY(time_prompt(self, row->n_tokens, seconds, error));
         else
-            CF_TRY(time_generation(self, row->depth, row->n_tokens, seconds, error));
+            CF_TRY(time_generation(self, row, seconds, error));
     }
     for (size_t i = 0; i < self->n_repeats; i++)
         self->seconds[i] *= 1e3 / n;
