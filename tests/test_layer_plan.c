@@ -132,6 +132,24 @@ static void check_tiles(const cf_layer_plan *plan, const cf_gpu_limits *limits)
     }
 }
 
+/* Attention's vector takes the place of the LayerNorm's, which the block's products may still need
+ * while some heads are late: so all are waited for. */
+static void check_late(const cf_layer_plan *plan, const cf_gpu_limits *limits)
+{
+    const cf_layer_layout *layout = &plan->layout;
+    (void)limits;
+    if (layout->vectors[CF_LAYER_ATTENTION] == layout->vectors[CF_LAYER_NORM1])
+        assert_int_equal(plan->n_late[CF_LAYER_COUNT_ATTENTION], 0);
+    for (int c = 0; c < CF_LAYER_N_COUNTS; c++)
+        assert_true(plan->n_late[c] >= 0 && plan->n_late[c] <= plan->n_counting[c] / 2);
+}
+
+static void what_is_not_waited_for_overwrites_nothing(void **state)
+{
+    (void)state;
+    for_every_plan(check_late);
+}
+
 static void tiles_fit_their_slots_and_come_in_order(void **state)
 {
     (void)state;
@@ -250,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_weight_is_streamed_once),
         cmocka_unit_test(tiles_fit_their_slots_and_come_in_order),
+        cmocka_unit_test(what_is_not_waited_for_overwrites_nothing),
         cmocka_unit_test(a_block_makes_whole_output_rows),
         cmocka_unit_test(the_ring_fits_shared_memory),
         cmocka_unit_test(large_shapes_are_dealt_evenly),

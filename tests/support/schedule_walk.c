@@ -147,6 +147,43 @@ static bool load_embedding(token_walk *walk, walk_block *block, int token)
     return true;
 }
 
+/* Whether a block has published all its rows of the residual as of `epoch`. */
+static bool has_published(const token_walk *walk, int32_t b, int epoch)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    for (int32_t t = 0; t < schedule->shares[b].n_layer_tiles; t++) {
+        const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + t];
+        if (schedule->phases[tile->phase].matrix == CF_MATRIX_DENSE &&
+            !are_there(&walk->residual, tile->row, tile->n_rows, epoch))
+            return false;
+    }
+    return true;
+}
+
+/*
+ * Whether the residual of `epoch` may be begun to be read: all blocks but the late ones, and this
+ * one, have published theirs.
+ */
+static bool may_read_residual(const token_walk *walk, const walk_block *block, int epoch)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    int32_t n = 0;
+    for (int32_t b = 0; b < schedule->n_blocks; b++)
+        n += has_published(walk, b, epoch);
+    return n >= schedule->n_blocks - schedule->n_late_blocks &&
+           has_published(walk, (int32_t)(block - walk->blocks), epoch);
+}
+
+/* The same of attention: all heads but the late ones are there. */
+static bool may_read_attention(const token_walk *walk, int epoch)
+{
+    const cf_schedule *schedule = &walk->schedule;
+    int32_t n = 0, d_head = schedule->shape.d_head;
+    for (int32_t h = 0; h < schedule->shape.n_heads; h++)
+        n += are_there(&walk->attention, h * d_head, d_head, epoch);
+    return n >= schedule->shape.n_heads - schedule->n_late_heads;
+}
+
 static bool load(token_walk *walk, walk_block *block, int vector, int round)
 {
     int layer = layer_of(walk, round);
@@ -157,10 +194,13 @@ static bool load(token_walk *walk, walk_block *block, int vector, int round)
         bool is_first = layer == 0 && vector == CF_VECTOR_NORM1;
         if (is_first && !load_embedding(walk, block, token_of(walk, round)))
             return false;
+        if (!is_first && !may_read_residual(walk, block, epoch))
+            return false;
+        /* From here on: what is there is brought, whatever is still to come. */
+        overwrite_chunks(walk, block);
         if (!is_first && !are_there(&walk->residual, 0, shape->d_model, epoch))
             return false;
         const double *x = is_first ? walk->embedding : walk->residual.values;
-        overwrite_chunks(walk, block);
         normalise(walk, block, vector, round, x);
         if (shape->parallel_residual && layer < shape->n_layers)
             normalise(walk, block, CF_VECTOR_NORM2, round, x);
@@ -171,6 +211,10 @@ static bool load(token_walk *walk, walk_block *block, int vector, int round)
     int32_t first = is_attention ? 0 : (vector - CF_VECTOR_FFN) * schedule->chunk;
     int32_t left = source->n - first;
     int32_t n = is_attention || left < schedule->chunk ? left : schedule->chunk;
+    if (is_attention && !may_read_attention(walk, epoch_of(walk, round)))
+        return false;
+    if (is_attention)
+        hold(walk, block, vector, NOTHING);
     if (!are_there(source, first, n, epoch_of(walk, round)))
         return false;
     memcpy(vector_memory(walk, block, vector), source->values + first, sizeof(double) * (size_t)n);
