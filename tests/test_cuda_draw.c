@@ -18,8 +18,9 @@ enum { N_DRAWN = 120 };
 /*
  * A cumulated probability: weights of relative error 2^-20 (exponents up to 20 in float32), their
  * sums less; so two ways to add them differ by 1e-6 of the total at most. Where top_p cuts, weights
- * are rounded to 2^-31 of the total each, a thousand of them to 5e-7: of many that are alike, the
- * cut may keep one more or less.
+ * are rounded to whole 2^-31 of the total each: 1,009 of them by 2.4e-7 together at worst, 50,304,
+ * whose errors have either sign, by some 3e-8. A cut that is nearer than twice the former may keep
+ * one token more or less, and of many that are alike that one is more than the tolerance.
  */
 #define CUMULATED_TOLERANCE 4e-6
 #define CUT_TOLERANCE 5e-7f
