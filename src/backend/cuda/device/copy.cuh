@@ -8,6 +8,17 @@
 
 #include "backend/cuda/device/barrier.cuh"
 
+/*
+ * The policy of all copies here, whose memory is read once a token: what they bring leaves the L2
+ * cache first, and what is read again stays there. The compiler makes a constant of it.
+ */
+static __device__ __forceinline__ uint64_t read_once()
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 #if __CUDA_ARCH__ >= 900
 
 /* Arrivals that complete a phase, beside the bytes. */
@@ -35,11 +46,11 @@ static __device__ __forceinline__ void warp_copy(void *destination, const void *
                                                  uint32_t n_bytes, uint64_t *barrier, int)
 {
     if (warp_elect())
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                     "[%0], [%1], %2, [%3];"
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1], %2, [%3], %4;"
                      :
                      : "r"(shared_address(destination)), "l"(source), "r"(n_bytes),
-                       "r"(shared_address(barrier))
+                       "r"(shared_address(barrier)), "l"(read_once())
                      : "memory");
 }
 
@@ -70,9 +81,9 @@ static __device__ __forceinline__ void warp_copy(void *destination, const void *
 {
     uint32_t to = shared_address(destination);
     for (uint32_t i = 16 * lane; i < n_bytes; i += 16 * 32)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+        asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;"
                      :
-                     : "r"(to + i), "l"((const char *)source + i)
+                     : "r"(to + i), "l"((const char *)source + i), "l"(read_once())
                      : "memory");
 }
 
