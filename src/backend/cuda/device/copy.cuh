@@ -9,15 +9,11 @@
 #include "backend/cuda/device/barrier.cuh"
 
 /*
- * The policy of all copies here, whose memory is read once a token: what they bring leaves the L2
- * cache first, and what is read again stays there. The compiler makes a constant of it.
+ * The cache policy of all copies here, which read memory that is read once a token: what they bring
+ * leaves the L2 cache first, and what is read again stays there. It is what createpolicy makes of
+ * L2::evict_first and 1.0, as a constant: made where it is used, it would cost the producers more.
  */
-static __device__ __forceinline__ uint64_t read_once()
-{
-    uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
+#define READ_ONCE 0x12F0000000000000ull
 
 #if __CUDA_ARCH__ >= 900
 
@@ -50,7 +46,7 @@ static __device__ __forceinline__ void warp_copy(void *destination, const void *
                      ".L2::cache_hint [%0], [%1], %2, [%3], %4;"
                      :
                      : "r"(shared_address(destination)), "l"(source), "r"(n_bytes),
-                       "r"(shared_address(barrier)), "l"(read_once())
+                       "r"(shared_address(barrier)), "n"(READ_ONCE)
                      : "memory");
 }
 
@@ -83,7 +79,7 @@ static __device__ __forceinline__ void warp_copy(void *destination, const void *
     for (uint32_t i = 16 * lane; i < n_bytes; i += 16 * 32)
         asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;"
                      :
-                     : "r"(to + i), "l"((const char *)source + i), "l"(read_once())
+                     : "r"(to + i), "l"((const char *)source + i), "l"(READ_ONCE)
                      : "memory");
 }
 
