@@ -202,6 +202,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
                                                      const token_turn &turn, const head_task &task,
                                                      int32_t round, consume_place &place)
 {
+    constexpr int most_rows = d_head <= 64 ? 4 : 2; /* narrow heads are of small models */
     const cf_schedule &schedule = args.model.schedule;
     round_stream stream = open_round(args, task, round);
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
@@ -227,8 +228,8 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
             if (tile.phase != phase.index)
                 enter_phase(args, turn, phase, tile.phase, round);
             const char *slot = await_slot(args, place.ring);
-            float sum =
-                tile_product<format>(slot, phase.vector, tile.n_rows, phase.n_columns, place.lane);
+            float sum = tile_product<format, most_rows>(slot, phase.vector, tile.n_rows,
+                                                        phase.n_columns, place.lane);
             leave_slot(place.ring, place.lane);
             deliver(args, turn, phase, tile, round, sum + bias, place.lane);
         }

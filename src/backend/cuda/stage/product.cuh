@@ -1,4 +1,5 @@
-/* A tile times a vector, by one warp: 16 bytes a lane, two rows at a time, sums in float32. */
+/* A tile times a vector, by one warp: 16 bytes a lane, two or four rows at a time, sums in float32.
+ */
 #ifndef CF_CUDA_STAGE_PRODUCT_CUH
 #define CF_CUDA_STAGE_PRODUCT_CUH
 
@@ -56,7 +57,13 @@ static __device__ __forceinline__ void row_products(float (&sums)[rows], const c
     float2 partial[rows] = {};
     int32_t c = lane * LANE_ELEMENTS;
     /* No remainder, in which every load would be waited for, in the shapes there are. */
-    if (n_columns % (5 * PIECE_ELEMENTS) == 0) {
+    if (rows > 2) { /* as many loads under way */
+#pragma unroll 1
+        for (; c + PIECE_ELEMENTS < n_columns; c += 2 * PIECE_ELEMENTS)
+            add_columns<format, rows, 2>(partial, weights, vector, n_columns, c);
+        if (c < n_columns)
+            add_columns<format, rows, 1>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (5 * PIECE_ELEMENTS) == 0) {
 #pragma unroll 1
         for (; c < n_columns; c += 5 * PIECE_ELEMENTS)
             add_columns<format, rows, 5>(partial, weights, vector, n_columns, c);
@@ -78,20 +85,27 @@ static __device__ __forceinline__ void row_products(float (&sums)[rows], const c
         sums[r] = warp_sum(partial[r].x + partial[r].y);
 }
 
-/* Lane r gets the sum of row r. */
-template <class format>
+/* Lane r gets the sum of row r. Four rows at a time are worth their code where rows are short. */
+template <class format, int most_rows = 2>
 static __device__ __forceinline__ float tile_product(const char *weights, const char *vector,
                                                      int32_t n_rows, int32_t n_columns, int lane)
 {
     float mine = 0;
-    for (int32_t r = 0; r + 1 < n_rows; r += 2) {
+    int32_t r = 0;
+    for (; most_rows >= 4 && r + 3 < n_rows; r += 4) {
+        float sums[4];
+        row_products<format, 4>(sums, weights + 2 * r * n_columns, vector, n_columns, lane);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            mine = lane == r + k ? sums[k] : mine;
+    }
+    for (; r + 1 < n_rows; r += 2) {
         float sums[2];
         row_products<format, 2>(sums, weights + 2 * r * n_columns, vector, n_columns, lane);
         mine = lane == r ? sums[0] : lane == r + 1 ? sums[1] : mine;
     }
-    if (n_rows % 2 == 1) {
+    if (r < n_rows) {
         float sums[1];
-        int32_t r = n_rows - 1;
         row_products<format, 1>(sums, weights + 2 * r * n_columns, vector, n_columns, lane);
         mine = lane == r ? sums[0] : mine;
     }

@@ -7,43 +7,64 @@
 
 #include "backend/cuda/stage/choice.cuh"
 
-/* What the tiles of a phase have in common, so that a tile costs a multiplication. */
-struct stream_phase {
-    int32_t index;      /* in the schedule */
-    int32_t row_stride; /* bytes from one row of the matrix to the next */
-    int32_t row_bytes;  /* of a tile's row */
-    const char *matrix; /* its first row, at the phase's first column */
+/*
+ * What fills a slot: pieces of memory, n_bytes each and `step` bytes apart; of the KV cache keys,
+ * and values as many bytes behind them as the two caches are apart.
+ */
+struct slot_filling {
+    const char *source;
+    uint32_t sizes; /* n_bytes, and in the upper 8 bits the number of pieces */
+    int32_t step;
+
+    __device__ __forceinline__ uint32_t n_bytes() const
+    {
+        return sizes & 0xFFFFFF;
+    }
+
+    __device__ __forceinline__ uint32_t n_pieces() const
+    {
+        return sizes >> 24;
+    }
+
+    /* What another lane knows. */
+    __device__ __forceinline__ slot_filling of_lane(int lane) const
+    {
+        uint64_t address = reinterpret_cast<uintptr_t>(source);
+        slot_filling other;
+        other.source = reinterpret_cast<const char *>(
+            __shfl_sync(WARP_ALL, (unsigned long long)address, lane));
+        other.sizes = __shfl_sync(WARP_ALL, sizes, lane);
+        other.step = __shfl_sync(WARP_ALL, step, lane);
+        return other;
+    }
 };
 
-static __device__ __forceinline__ stream_phase open_phase(const cf_token_args &args, int32_t index,
-                                                          int32_t layer)
+/* Whole rows are one piece of memory, parts of rows one each. */
+static __device__ __forceinline__ slot_filling tile_filling(const cf_token_args &args,
+                                                            const cf_tile &tile, int32_t round)
 {
-    const cf_phase &phase = args.model.schedule.phases[index];
+    const cf_phase &phase = args.model.schedule.phases[tile.phase];
     const void *matrix = phase.matrix == CF_MATRIX_HEAD
                              ? args.model.head
-                             : args.model.layers[layer].matrices[phase.matrix];
-    return {index, phase.row_bytes, 2 * phase.n_columns,
-            static_cast<const char *>(matrix) + 2 * phase.column};
+                             : args.model.layers[round].matrices[phase.matrix];
+    uint32_t row_bytes = 2 * phase.n_columns, n_rows = tile.n_rows;
+    bool is_whole = (int32_t)row_bytes == phase.row_bytes;
+    const char *first = static_cast<const char *>(matrix) + 2 * phase.column;
+    return {first + (int64_t)tile.row * phase.row_bytes,
+            is_whole ? n_rows * row_bytes | 1u << 24 : row_bytes | n_rows << 24, phase.row_bytes};
 }
 
-/* Whole rows are one piece of memory, parts of rows one each. */
-static __device__ __forceinline__ void stream_tile(const stream_phase &phase, const char *source,
-                                                   int32_t n_rows, char *slot, uint64_t *full,
-                                                   int lane)
+/* Keys of per_tile positions. */
+static __device__ __forceinline__ slot_filling kv_filling(const cf_token_args &args,
+                                                          const head_task &task, int32_t layer,
+                                                          int32_t index)
 {
-    uint32_t n_bytes = n_rows * phase.row_bytes;
-    warp_copy_begin(full, n_bytes, lane);
-    if (phase.row_bytes == phase.row_stride) {
-        warp_copy(slot, source, n_bytes, full, lane);
-    } else {
-#pragma unroll 1
-        for (int32_t r = 0; r < n_rows; r++) {
-            warp_copy(slot, source, phase.row_bytes, full, lane);
-            slot += phase.row_bytes;
-            source += phase.row_stride;
-        }
-    }
-    warp_copy_end(full, lane);
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t d_head = schedule.shape.d_head, pos = task.begin + index * task.per_tile;
+    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
+    uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
+    return {reinterpret_cast<const char *>(args.session.keys + (row + pos) * d_head),
+            n_bytes | 1u << 24, 0};
 }
 
 /* Where a producer is: the next slot to fill, and the oldest tile that may not have landed. */
@@ -56,7 +77,7 @@ struct stream_place {
     const volatile bool *is_stopped;
 };
 
-/* False if there will be none: the launch has ended, and nobody uses what was streamed ahead. */
+/* False if there will be no room: the launch has ended, and nobody uses what was streamed ahead. */
 static __device__ __forceinline__ bool await_room(stream_place &place)
 {
     block_state &block = block_shared();
@@ -67,12 +88,6 @@ static __device__ __forceinline__ bool await_room(stream_place &place)
             return false;
         watchdog_check(begin);
     }
-    if (place.n_in_flight < place.n_window) {
-        place.n_in_flight++;
-        return true;
-    }
-    barrier_wait(&block.full[place.oldest.slot], place.oldest.parity);
-    ring_advance(place.oldest, place.n_producers, place.n_slots);
     return true;
 }
 
@@ -85,60 +100,57 @@ static __device__ __forceinline__ void await_landing(stream_place &place, int32_
     }
 }
 
-/*
- * Streams n tiles of one layer, or of the LM head, that lie at `tiles`. All is worked out, and
- * the next tile looked up, before the waits.
- */
-static __device__ __forceinline__ bool stream_tiles(const cf_token_args &args, const cf_tile *tiles,
-                                                    int32_t n, int32_t round, stream_place &place,
-                                                    int lane)
+/* Fills the next slot. */
+template <bool is_kv>
+static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
+                                                 const slot_filling &filling, stream_place &place,
+                                                 int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
-    char *ring = block_at<char>(schedule.shared.ring);
-    stream_phase phase = {-1, 0, 0, NULL};
-    cf_tile next = tiles[min(place.index, n - 1)];
+    char *slot = block_at<char>(schedule.shared.ring) + place.next.slot * schedule.slot_bytes;
+    const char *source = filling.source;
+    uint32_t n_bytes = filling.n_bytes(), n_pieces = filling.n_pieces();
+    uint64_t *full = &block_shared().full[place.next.slot];
+    warp_copy_begin(full, (is_kv ? 2 : n_pieces) * n_bytes, lane);
+    warp_copy(slot, source, n_bytes, full, lane);
+    if (is_kv)
+        warp_copy(slot + 2 * schedule.shape.d_head * schedule.kv_positions,
+                  source + ((const char *)args.session.values - (const char *)args.session.keys),
+                  n_bytes, full, lane);
 #pragma unroll 1
-    for (; place.index < n; place.index += place.n_producers) {
-        cf_tile tile = next;
-        if (tile.phase != phase.index)
-            phase = open_phase(args, tile.phase, round);
-        const char *source = phase.matrix + (int64_t)tile.row * phase.row_stride;
-        char *slot = ring + place.next.slot * schedule.slot_bytes;
-        uint64_t *full = &block_shared().full[place.next.slot];
-        next = tiles[min(place.index + place.n_producers, n - 1)];
-        if (!await_room(place))
-            return false;
-        stream_tile(phase, source, tile.n_rows, slot, full, lane);
-        ring_advance(place.next, place.n_producers, place.n_slots);
+    for (uint32_t p = 1; p < (is_kv ? 1 : n_pieces); p++) {
+        slot += n_bytes;
+        source += filling.step;
+        warp_copy(slot, source, n_bytes, full, lane);
     }
-    place.index -= n;
-    return true;
+    warp_copy_end(full, lane);
+    ring_advance(place.next, place.n_producers, place.n_slots);
+    place.n_in_flight++;
 }
 
-/* Streams the block's part of the KV cache: keys, then values, of kv_positions positions a slot. */
-static __device__ __forceinline__ bool stream_kv(const cf_token_args &args, const head_task &task,
-                                                 int32_t layer, stream_place &place, int lane)
+/*
+ * Streams this producer's share of a list of n. Each lane works out what fills one of the next 32
+ * slots, so that hardly anything is left to do between the waits.
+ */
+template <bool is_kv, class describer>
+static __device__ __forceinline__ bool stream_list(const cf_token_args &args,
+                                                   const describer &filling_of, int32_t n,
+                                                   stream_place &place, int lane)
 {
-    const cf_schedule &schedule = args.model.schedule;
-    int32_t d_head = schedule.shape.d_head, n_positions = schedule.kv_positions;
-    char *ring = block_at<char>(schedule.shared.ring);
-    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
 #pragma unroll 1
-    for (; place.index < task.n_tiles; place.index += place.n_producers) {
-        int32_t pos = task.begin + place.index * task.per_tile;
-        char *slot = ring + place.next.slot * schedule.slot_bytes;
-        uint64_t *full = &block_shared().full[place.next.slot];
-        uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
-        if (!await_room(place))
-            return false;
-        warp_copy_begin(full, 2 * n_bytes, lane);
-        warp_copy(slot, args.session.keys + (row + pos) * d_head, n_bytes, full, lane);
-        warp_copy(slot + 2 * d_head * n_positions, args.session.values + (row + pos) * d_head,
-                  n_bytes, full, lane);
-        warp_copy_end(full, lane);
-        ring_advance(place.next, place.n_producers, place.n_slots);
+    while (place.index < n) {
+        slot_filling mine = filling_of(min(place.index + lane * place.n_producers, n - 1));
+#pragma unroll 1
+        for (int k = 0; k < 32 && place.index < n; k++) {
+            slot_filling filling = mine.of_lane(k);
+            if (!await_room(place))
+                return false;
+            await_landing(place, place.n_window - 1);
+            fill_slot<is_kv>(args, filling, place, lane);
+            place.index += place.n_producers;
+        }
     }
-    place.index -= task.n_tiles;
+    place.index -= n;
     return true;
 }
 
@@ -161,7 +173,6 @@ static __device__ __forceinline__ void set_window(const cf_token_args &args, int
                                                   stream_place &place)
 {
     place.n_window = fresh(n_window / args.model.schedule.n_producers);
-    await_landing(place, place.n_window);
 }
 
 /* Some of a round's tiles. The KV cache's come before the last stretch. */
@@ -194,14 +205,15 @@ static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
                                                       int lane)
 {
     const cf_tile *tiles = block_at<const cf_tile>(args.model.schedule.shared.tiles);
-    int32_t n = part.end - part.first;
     if (stretch == STRETCH_AFTER_KV) {
         if (round == 0 && turn.index > 0 && task.begin < task.end)
             await_cache(args, turn);
-        if (!stream_kv(args, task, round, place, lane))
+        auto filling_of = [&](int32_t i) { return kv_filling(args, task, round, i); };
+        if (!stream_list<true>(args, filling_of, task.n_tiles, place, lane))
             return false;
     }
-    return n == 0 || stream_tiles(args, tiles + part.first, n, round, place, lane);
+    auto filling_of = [&](int32_t i) { return tile_filling(args, tiles[part.first + i], round); };
+    return stream_list<false>(args, filling_of, part.end - part.first, place, lane);
 }
 
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */

@@ -70,11 +70,10 @@ static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, con
 {
     const cf_schedule &schedule = args.model.schedule;
     uint32_t epoch = layer_epoch(args, turn, layer);
-    for (int32_t p = 0; p < schedule.n_phases; p++) {
+    int32_t first = schedule.shape.parallel_residual ? 1 : 2; /* phase of up */
+    for (int32_t chunk = 0; chunk < schedule.n_chunks; chunk++) {
+        int32_t p = first + chunk;
         const cf_phase &phase = schedule.phases[p];
-        if (phase.matrix != CF_MATRIX_UP)
-            continue;
-        int32_t chunk = phase.row / schedule.chunk;
         await_count(args, p, epoch * phase.n_blocks, thread);
         gather(args, CF_VECTOR_FFN + chunk, args.session.ffn + phase.row, phase.n_rows, epoch,
                thread);
