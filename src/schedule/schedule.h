@@ -35,7 +35,7 @@ enum {
     CF_SCHEDULE_MAX_STREAM_WARPS = /* producers and consumers */
     CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS - CF_SCHEDULE_N_VECTOR_WARPS,
     CF_SCHEDULE_MAX_CONSUMERS = CF_SCHEDULE_MAX_STREAM_WARPS - 1,
-    CF_SCHEDULE_FIXED_BYTES = 1024,   /* of shared memory, for barriers and counters, */
+    CF_SCHEDULE_FIXED_BYTES = 1280,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
 };

@@ -44,6 +44,19 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     barriers_publish();
 }
 
+static __device__ __forceinline__ void init_phases(const cf_schedule &schedule)
+{
+    int32_t p = threadIdx.x;
+    if (p >= schedule.n_phases)
+        return;
+    const cf_phase &phase = schedule.phases[p];
+    bool is_same =
+        p > 0 && p < schedule.n_phases - 1 && schedule.phases[p - 1].input == phase.input;
+    block_shared().phases[p] = {schedule.shared.vectors[phase.input], phase.n_columns,
+                                (int16_t)(is_same ? -1 : phase.input), (int16_t)phase.part,
+                                phase.matrix};
+}
+
 static __device__ __forceinline__ void init_block(const cf_token_args &args)
 {
     const cf_schedule &schedule = args.model.schedule;
@@ -51,6 +64,7 @@ static __device__ __forceinline__ void init_block(const cf_token_args &args)
     const cf_tile *source = args.model.tiles + (int64_t)blockIdx.x * schedule.max_tiles;
     cf_tile *tiles = block_at<cf_tile>(schedule.shared.tiles);
     init_barriers(args);
+    init_phases(schedule);
     if (threadIdx.x == 0)
         block_shared().share = share;
     for (int32_t t = threadIdx.x; t < share.n_layer_tiles + share.n_head_tiles; t += blockDim.x)

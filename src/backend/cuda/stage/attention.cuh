@@ -291,7 +291,7 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
                                                             softmax_part all, int i)
 {
     enum { GROUP = 4 };
-    int32_t n_splits = splits_at(args, turn.pos(args));
+    int32_t n_splits = task.n_splits;
     int32_t step = published_step(args.step.has_pairs);
     int32_t first_split = first_published(args.step.has_pairs);
     for (int32_t first = first_split; first < n_splits; first += step * GROUP) {
@@ -330,7 +330,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
 {
     uint32_t epoch = layer_epoch(args, turn, layer);
     uint64_t *packets = split_packets<d_head>(args, task, task.split);
-    bool takes = takes_part(args.step.has_pairs, task.split, splits_at(args, turn.pos(args)));
+    bool takes = takes_part(args.step.has_pairs, task.split, task.n_splits);
     if (takes && thread == 0)
         pair_expect(&block_shared().partner, part_bytes(d_head));
     for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {

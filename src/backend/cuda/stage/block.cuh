@@ -14,15 +14,26 @@
 #define N_ATTENTION_THREADS (32 * CF_SCHEDULE_N_ATTENTION_WARPS)
 #define N_VECTOR_THREADS (32 * CF_SCHEDULE_N_VECTOR_WARPS)
 
+/* What consumers need of a phase, at hand: constant memory is slow to whoever has just been woken.
+ */
+struct phase_entry {
+    int32_t vector; /* where its input lies */
+    int32_t n_columns;
+    int16_t input; /* cf_vector; -1: that of the phase before */
+    int16_t part;
+    int32_t matrix;
+};
+
 /* The fixed part of shared memory, at its beginning. */
 struct block_state {
-    uint64_t full[CF_SCHEDULE_MAX_SLOTS];    /* a tile is there */
-    uint64_t empty[CF_SCHEDULE_MAX_SLOTS];   /* a tile has been used */
-    uint64_t ready[CF_N_VECTORS];            /* a layer's vector is there */
-    uint64_t query;                          /* a layer's rotated query is there */
-    uint64_t attended;                       /* consumers have gone through the layer's KV tiles */
-    uint64_t published;                      /* the block's part of the residual is out */
-    uint64_t partner;                        /* the paired block's part of the head is there */
+    uint64_t full[CF_SCHEDULE_MAX_SLOTS];  /* a tile is there */
+    uint64_t empty[CF_SCHEDULE_MAX_SLOTS]; /* a tile has been used */
+    uint64_t ready[CF_N_VECTORS];          /* a layer's vector is there */
+    uint64_t query;                        /* a layer's rotated query is there */
+    uint64_t attended;                     /* consumers have gone through the layer's KV tiles */
+    uint64_t published;                    /* the block's part of the residual is out */
+    uint64_t partner;                      /* the paired block's part of the head is there */
+    phase_entry phases[CF_SCHEDULE_MAX_PHASES];
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
     uint32_t n_published;                    /* units of the residual */
     cf_share share;
@@ -94,16 +105,6 @@ static __device__ __forceinline__ uint32_t layer_epoch(const cf_token_args &args
     return args.step.epoch + (uint32_t)(turn.n_layers(args) + layer) + 1;
 }
 
-/* Of a vector's barrier: the first LayerNorm's counts the final LayerNorm, too. */
-static __device__ __forceinline__ uint32_t vector_parity(const cf_token_args &args,
-                                                         const token_turn &turn, int32_t vector,
-                                                         int32_t round)
-{
-    int32_t n_final = max(turn.index - args.step.n_without_logits, 0);
-    int32_t before = turn.n_layers(args) + (vector == CF_VECTOR_NORM1 ? n_final : 0);
-    return (uint32_t)(before + round) & 1;
-}
-
 /* Layers whose tiles are streamed: the LM head counts as one more, where it is wanted. */
 static __device__ __forceinline__ int32_t n_rounds(const cf_token_args &args,
                                                    const token_turn &turn)
@@ -119,6 +120,7 @@ struct head_task {
     int32_t per_tile;    /* positions that a tile of the stream holds */
     int32_t n_tiles;
     int32_t n_layers_before; /* in this launch, in which the block had a part */
+    int32_t n_splits;        /* of each head */
 
     /* Of the barriers that only blocks with a part complete phases of. */
     __device__ __forceinline__ uint32_t parity(int32_t layer) const
@@ -142,7 +144,7 @@ static __device__ __forceinline__ head_task block_task(const cf_token_args &args
     int32_t per_split = (n_pos + n_splits - 1) / n_splits;
     int32_t head = blockIdx.x / n_splits, split = blockIdx.x % n_splits;
     if (head >= schedule.shape.n_heads)
-        return {-1, 0, 0, 0, false, 1, 0, 0};
+        return {-1, 0, 0, 0, false, 1, 0, 0, n_splits};
     int32_t begin = split * per_split, end = min(n_pos, begin + per_split);
     int32_t n = min(end, n_pos - 1) - begin, n_consumers = schedule.n_consumers;
     /* Few positions are spread over the consumers, if each has enough of them. */
@@ -158,7 +160,8 @@ static __device__ __forceinline__ head_task block_task(const cf_token_args &args
             end == n_pos,
             per_tile,
             (n + per_tile - 1) / per_tile,
-            n_turns * schedule.shape.n_layers};
+            n_turns * schedule.shape.n_layers,
+            n_splits};
 }
 
 /* A block's stream in one round: tiles of the schedule, and amid them those of the KV cache. */

@@ -25,10 +25,10 @@ static __device__ __forceinline__ void count_tile(const cf_token_args &args, int
  * the residual: all `n_arrived` are then visible to it.
  */
 static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, const cf_tile &tile,
-                                                     float sum, int lane, uint32_t &n_arrived)
+                                                     int32_t part, float sum, int lane,
+                                                     uint32_t &n_arrived)
 {
     const cf_schedule &schedule = args.model.schedule;
-    int32_t part = schedule.phases[tile.phase].part;
     float *partials = block_at<float>(schedule.shared.partials);
     uint32_t *arrivals = block_at<uint32_t>(schedule.shared.arrivals);
     if (lane < tile.n_rows)
@@ -78,34 +78,41 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
 /* What a warp keeps of the phase that its tile belongs to. */
 struct consume_phase {
     int32_t index;
-    cf_matrix matrix;
-    int32_t n_columns;
+    int32_t matrix, n_columns, part;
     const char *vector;
 };
 
+/* Where a consumer warp is in the stream. */
+struct consume_place {
+    int warp, lane;
+    int32_t t; /* the tile of the round that is its next */
+    ring_place ring;
+    uint32_t parities; /* bit v: of the phase of vector v's barrier that is to be waited for next */
+};
+
 /*
- * Waits for the inputs of all phases up to `index`, also of those that this warp has no tile of: a
- * parity cannot tell one layer from the next but one.
+ * Waits for the inputs of all phases from `first` on, also of those that this warp has no tile of:
+ * a parity cannot tell one layer from the next but one.
  */
-static __device__ __forceinline__ void await_inputs(const cf_token_args &args,
-                                                    const token_turn &turn, int32_t first,
-                                                    int32_t last, int32_t round)
+static __device__ __forceinline__ void await_inputs(consume_place &place, int32_t first,
+                                                    int32_t last)
 {
     for (int32_t p = first; p <= last; p++) {
-        int32_t input = args.model.schedule.phases[p].input;
-        barrier_wait(&block_shared().ready[input], vector_parity(args, turn, input, round));
+        int32_t input = block_shared().phases[p].input;
+        if (input < 0)
+            continue;
+        barrier_wait(&block_shared().ready[input], place.parities >> input & 1);
+        place.parities ^= 1u << input;
     }
 }
 
-static __device__ __forceinline__ void enter_phase(const cf_token_args &args,
-                                                   const token_turn &turn, consume_phase &phase,
-                                                   int32_t index, int32_t round)
+static __device__ __forceinline__ void enter_phase(consume_place &place, consume_phase &phase,
+                                                   int32_t index)
 {
-    const cf_schedule &schedule = args.model.schedule;
-    const cf_phase &entered = schedule.phases[index];
-    await_inputs(args, turn, phase.index + 1, index, round);
-    phase = {index, entered.matrix, entered.n_columns,
-             block_at<char>(schedule.shared.vectors[entered.input])};
+    phase_entry entered = block_shared().phases[index];
+    await_inputs(place, phase.index + 1, index);
+    phase = {index, entered.matrix, entered.n_columns, entered.part,
+             block_at<char>(entered.vector)};
 }
 
 static __device__ __forceinline__ void deliver(const cf_token_args &args, const token_turn &turn,
@@ -127,7 +134,7 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args, const 
             args.session.logits[row] = sum;
     } else {
         uint32_t n_arrived = 0;
-        if (leave_partial(args, tile, sum, lane, n_arrived))
+        if (leave_partial(args, tile, phase.part, sum, lane, n_arrived))
             publish_unit(args, turn, tile, layer, n_arrived, lane);
     }
 }
@@ -166,13 +173,6 @@ static __device__ __forceinline__ bias_stream round_biases(const cf_token_args &
     int64_t place = (layer * schedule.n_blocks + blockIdx.x) * schedule.max_tiles;
     return {args.model.biases + place * schedule.bias_rows, schedule.bias_rows};
 }
-
-/* Where a consumer warp is in the stream. */
-struct consume_place {
-    int warp, lane;
-    int32_t t; /* the tile of the round that is its next */
-    ring_place ring;
-};
 
 /* One tile of the KV cache. */
 template <int d_head>
@@ -213,7 +213,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     float bias = biases.load(stream, place.t, place.lane);
     /* Also protects what attention of the layer before has read of this warp's part. */
     if (!is_head)
-        enter_phase(args, turn, phase, 0, round);
+        enter_phase(place, phase, 0);
     for (; place.t < stream.n; place.t += schedule.n_consumers) {
         /* Fetched a tile ahead: it comes from far. */
         float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
@@ -226,7 +226,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
         } else {
             cf_tile tile = tiles[stream.tile(place.t)];
             if (tile.phase != phase.index)
-                enter_phase(args, turn, phase, tile.phase, round);
+                enter_phase(place, phase, tile.phase);
             const char *slot = await_slot(args, place.ring);
             float sum = tile_product<format, most_rows>(slot, phase.vector, tile.n_rows,
                                                         phase.n_columns, place.lane);
@@ -239,7 +239,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     place.t -= stream.n;
     if (!finished_kv)
         finish_kv(place.lane);
-    await_inputs(args, turn, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2), round);
+    await_inputs(place, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2));
 }
 
 /* Publishes the warp's logits of this token to the block's vector warps. */
@@ -251,7 +251,7 @@ static __device__ __forceinline__ void logits_are_there(const cf_token_args &arg
 template <class format, int d_head>
 static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
 {
-    consume_place place = {warp, lane, warp, {warp, 0}};
+    consume_place place = {warp, lane, warp, {warp, 0}, 0};
     token_turn turn = {0};
     do {
         head_task task = block_task(args, turn);
