@@ -418,6 +418,37 @@ static void the_kv_cache_comes_between_qkv_and_dense(void **state)
     for_every_schedule(check_kv_place);
 }
 
+/* Of a model on an H200: places that qkv and up leave free in the consumers' last turn. */
+static int32_t free_consumers(const cf_schedule *schedule)
+{
+    int32_t n = 0;
+    for (int32_t b = 0; b < schedule->n_blocks; b++)
+        for (int32_t p = 0; p < schedule->n_phases; p++)
+            if (schedule->phases[p].matrix == CF_MATRIX_QKV ||
+                schedule->phases[p].matrix == CF_MATRIX_UP)
+                n += schedule->shares[b].n_phase_tiles[p];
+    int32_t each = (n + schedule->n_blocks - 1) / schedule->n_blocks;
+    return (schedule->n_consumers - each % schedule->n_consumers) % schedule->n_consumers;
+}
+
+static void a_short_cache_is_cut_as_finely_as_consumers_are_free(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t model, least;
+    } expected[] = {{3, 16}, {4, 32}, {7, 16}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        cf_shape shape = shape_of(&models[expected[i].model]);
+        cf_schedule schedule;
+        cf_error error;
+        assert_ok(cf_schedule_create(&shape, &gpus[1].limits, &schedule, &error), error);
+        assert_int_equal(schedule.kv_least, expected[i].least);
+        if (shape.d_model <= 1024)
+            assert_int_equal(free_consumers(&schedule) >= 3, schedule.kv_least == 16);
+        cf_schedule_free(&schedule);
+    }
+}
+
 static void splits_grow_with_the_context_up_to_the_blocks(void **state)
 {
     (void)state;
@@ -516,6 +547,7 @@ int main(void)
         cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
         cmocka_unit_test(what_is_not_waited_for_overwrites_nothing),
         cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
+        cmocka_unit_test(a_short_cache_is_cut_as_finely_as_consumers_are_free),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),
         cmocka_unit_test(no_chunk_of_any_inner_vector_is_empty),

@@ -22,8 +22,9 @@
  */
 #define SHORT_D_MODEL 1024
 
-/* Positions of the KV cache that are worth a block of their own. */
+/* Positions of the KV cache that are worth a block of their own, and a tile. */
 #define SPLIT_POSITIONS 64
+#define KV_POSITIONS 16
 
 static int32_t min(int32_t a, int32_t b)
 {
@@ -303,6 +304,20 @@ static void choose_late(cf_schedule *schedule)
     schedule->n_late_heads = is_short ? schedule->shape.n_heads / 2 : 0;
 }
 
+/*
+ * Consumers that have a tile of the KV cache wait for the query, and up's tiles behind it wait with
+ * them. Where qkv and up leave consumers free in their last turn, these take as many tiles as there
+ * are; else there are fewer and larger ones. Measured.
+ */
+static int32_t choose_kv_least(const cf_schedule *schedule)
+{
+    int32_t n_rows = 3 * schedule->shape.d_model + schedule->shape.d_ffn;
+    int32_t n_tiles = divide_up(n_rows, schedule->tile_rows * schedule->n_blocks);
+    int32_t n_free = round_up(n_tiles, schedule->n_consumers) - n_tiles;
+    bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
+    return is_short && n_free < 3 ? 2 * KV_POSITIONS : KV_POSITIONS;
+}
+
 static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
 {
     lay_out_all_but_ring(schedule);
@@ -321,6 +336,7 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
                        schedule->shared.ring + 2 * schedule->slot_bytes, shared_bytes);
     schedule->n_window = choose_window(schedule);
     schedule->n_ahead = choose_ahead(schedule);
+    schedule->kv_least = choose_kv_least(schedule);
     schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
     return CF_STATUS_OK;
 }

@@ -26,7 +26,6 @@ enum {
     CF_SCHEDULE_MAX_CHUNKS = 8,
     CF_SCHEDULE_MAX_PHASES = 3 + 2 * CF_SCHEDULE_MAX_CHUNKS,
     CF_SCHEDULE_MAX_SLOTS = 32,
-    CF_SCHEDULE_KV_POSITIONS = 16, /* that a tile of the KV cache has where there are few */
     CF_SCHEDULE_MAX_SPLITS = 16,
     CF_SCHEDULE_MAX_WARPS = 20, /* of a block: then a thread has 96 registers */
     CF_SCHEDULE_N_ATTENTION_WARPS = 4,
@@ -134,6 +133,7 @@ typedef struct cf_schedule {
     int32_t max_splits;      /* of a head's KV cache among blocks, */
     int32_t split_positions; /* as soon as each has this many */
     int32_t kv_positions;    /* of a head that a slot holds: their keys, then their values */
+    int32_t kv_least;        /* positions of a tile of the KV cache, where there are as many */
     int32_t n_late_blocks;   /* readers begin when all have counted but so many blocks, */
     int32_t n_late_heads;    /* or heads: what is late they look at until it is there */
     int32_t n_phases;        /* the LM head is the last */

@@ -13,10 +13,11 @@
 
 /* How a warp reads keys: `lanes` lanes a position, each in pieces of `width` elements. */
 template <int d_head> struct head_lanes {
-    static constexpr int lanes = d_head <= 128 ? 8 : 16;
+    static constexpr int lanes = d_head <= 96 ? 8 : d_head <= 128 ? 16 : 32;
     static constexpr int elements = d_head / lanes;
     static constexpr int width = elements % 8 == 0 ? 8 : elements % 4 == 0 ? 4 : 2;
     static constexpr int n_positions = 32 / lanes;
+    static constexpr int n_groups = elements <= 8 ? 4 : 2; /* of positions at a time: registers */
 
     /* The head's element that a lane's i-th one is; pieces of neighbouring lanes are neighbours. */
     static __device__ __forceinline__ int element(int lane, int i)
@@ -144,37 +145,66 @@ static __device__ __forceinline__ float score(const lane_words<d_head> &query,
     return total;
 }
 
-template <int d_head>
-static __device__ __forceinline__ void add_position(softmax_state<d_head> &state, float exponent,
-                                                    const lane_words<d_head> &value)
+/* The largest of the lanes' values. */
+template <int d_head> static __device__ __forceinline__ float positions_max(float value)
 {
-    float maximum = fmaxf(state.maximum, exponent);
-    float keep = exp2f(state.maximum - maximum), weight = exp2f(exponent - maximum);
-    state.maximum = maximum;
-    state.sum = state.sum * keep + weight;
 #pragma unroll
-    for (int i = 0; i < head_lanes<d_head>::elements / 2; i++) {
-        float2 v = format_f16::unpack(value.words[i]);
-        state.output[2 * i] = state.output[2 * i] * keep + weight * v.x;
-        state.output[2 * i + 1] = state.output[2 * i + 1] * keep + weight * v.y;
-    }
+    for (int offset = head_lanes<d_head>::lanes; offset < 32; offset *= 2)
+        value = fmaxf(value, __shfl_xor_sync(WARP_ALL, value, offset));
+    return value;
 }
 
-/* Merges the lanes that read different positions; all then hold the warp's state. */
-template <int d_head>
-static __device__ __forceinline__ void merge_lanes(softmax_state<d_head> &state)
+template <int d_head> static __device__ __forceinline__ float positions_sum(float value)
 {
 #pragma unroll
-    for (int offset = head_lanes<d_head>::lanes; offset < 32; offset *= 2) {
-        float other = __shfl_xor_sync(WARP_ALL, state.maximum, offset);
-        float maximum = fmaxf(state.maximum, other);
-        float mine = exp2f(state.maximum - maximum), theirs = exp2f(other - maximum);
-        state.maximum = maximum;
-        state.sum = state.sum * mine + __shfl_xor_sync(WARP_ALL, state.sum, offset) * theirs;
+    for (int offset = head_lanes<d_head>::lanes; offset < 32; offset *= 2)
+        value += __shfl_xor_sync(WARP_ALL, value, offset);
+    return value;
+}
+
+/*
+ * Adds n_groups groups of positions, a position a group of lanes each, of which those before
+ * `n` are there. The chain from scores to weights is gone through once for all of them.
+ */
+template <int d_head>
+static __device__ __forceinline__ void add_positions(softmax_state<d_head> &state,
+                                                     const lane_words<d_head> &query,
+                                                     const uint16_t *keys, const uint16_t *values,
+                                                     int32_t first, int32_t n, int lane)
+{
+    using layout = head_lanes<d_head>;
+    int32_t pos = first + lane / layout::lanes;
+    lane_words<d_head> words[layout::n_groups];
+    float exponents[layout::n_groups], maximum = state.maximum;
 #pragma unroll
-        for (int i = 0; i < head_lanes<d_head>::elements; i++)
-            state.output[i] = state.output[i] * mine +
-                              __shfl_xor_sync(WARP_ALL, state.output[i], offset) * theirs;
+    for (int g = 0; g < layout::n_groups; g++)
+        words[g].load(keys + min(pos + g * layout::n_positions, n - 1) * d_head, lane);
+#pragma unroll
+    for (int g = 0; g < layout::n_groups; g++) {
+        float exponent = score<d_head>(query, words[g]);
+        exponents[g] = pos + g * layout::n_positions < n ? exponent : -INFINITY;
+        maximum = fmaxf(maximum, exponents[g]);
+    }
+#pragma unroll
+    for (int g = 0; g < layout::n_groups; g++)
+        words[g].load(values + min(pos + g * layout::n_positions, n - 1) * d_head, lane);
+    maximum = positions_max<d_head>(maximum);
+    float keep = exp2f(state.maximum - maximum);
+    state.maximum = maximum;
+    state.sum *= keep;
+#pragma unroll
+    for (int i = 0; i < layout::elements; i++)
+        state.output[i] *= keep;
+#pragma unroll
+    for (int g = 0; g < layout::n_groups; g++) {
+        float weight = exp2f(exponents[g] - maximum);
+        state.sum += weight;
+#pragma unroll
+        for (int i = 0; i < layout::elements / 2; i++) {
+            float2 v = format_f16::unpack(words[g].words[i]);
+            state.output[2 * i] = fmaf(weight, v.x, state.output[2 * i]);
+            state.output[2 * i + 1] = fmaf(weight, v.y, state.output[2 * i + 1]);
+        }
     }
 }
 
@@ -188,21 +218,19 @@ static __device__ __forceinline__ softmax_state<d_head> attend_tile(const cf_tok
     const attention_space<d_head> &shared = space<d_head>(args);
     const uint16_t *values = tile + args.model.schedule.kv_positions * d_head;
     softmax_state<d_head> state = {-1e30f, 0, {}};
-    lane_words<d_head> query, key, value;
+    lane_words<d_head> query;
 #pragma unroll
     for (int i = 0; i < layout::elements; i += 2) {
         const float *pair = shared.query + layout::element(lane, i);
         query.words[i / 2] = pack_f16(pair[0], pair[1]);
     }
-    for (int32_t first = 0; first < n; first += layout::n_positions) {
-        int32_t pos = min(first + lane / layout::lanes, n - 1);
-        key.load(tile + pos * d_head, lane);
-        value.load(values + pos * d_head, lane);
-        float exponent = score<d_head>(query, key);
-        bool is_there = first + lane / layout::lanes < n;
-        add_position<d_head>(state, is_there ? exponent : -INFINITY, value);
-    }
-    merge_lanes<d_head>(state);
+#pragma unroll 1
+    for (int32_t first = 0; first < n; first += layout::n_groups * layout::n_positions)
+        add_positions<d_head>(state, query, tile, values, first, n, lane);
+    state.sum = positions_sum<d_head>(state.sum);
+#pragma unroll
+    for (int i = 0; i < layout::elements; i++)
+        state.output[i] = positions_sum<d_head>(state.output[i]);
     return state;
 }
 
@@ -214,21 +242,21 @@ static __device__ __forceinline__ void leave_part(const cf_token_args &args,
 {
     using layout = head_lanes<d_head>;
     float *part = space<d_head>(args).parts[place];
-    softmax_part found = {state.maximum, state.sum, 0};
-    softmax_part before = {-1e30f, 0, 0};
-    if (!is_first)
-        before = {part[d_head], part[d_head + 1], 0};
-    __syncwarp(); /* all have read what lane 0 overwrites */
+    softmax_part found = {state.maximum, state.sum, 0}, before = found;
+    if (!is_first) {
+        before.maximum = part[d_head], before.sum = part[d_head + 1];
+        __syncwarp(); /* all have read what lane 0 overwrites */
+    }
     if (lane < layout::lanes)
 #pragma unroll
         for (int i = 0; i < layout::elements; i++) {
             int element = layout::element(lane, i);
             found.output = state.output[i];
-            before.output = is_first ? 0 : part[element];
-            part[element] = merged(before, found).output;
+            before.output = part[element];
+            part[element] = is_first ? found.output : merged(before, found).output;
         }
     if (lane == 0) {
-        softmax_part all = merged(before, found);
+        softmax_part all = is_first ? found : merged(before, found);
         part[d_head] = all.maximum;
         part[d_head + 1] = all.sum;
     }
@@ -258,18 +286,23 @@ static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &
     const attention_space<d_head> &shared = space<d_head>(args);
     int n_parts = min(task.n_tiles, args.model.schedule.n_consumers);
     softmax_part all = {task.has_new ? exponent : -1e30f, 0, 0};
-    for (int w = 0; w < n_parts; w++)
-        all.maximum = fmaxf(all.maximum, shared.parts[w][d_head]);
+    float maxima[CF_SCHEDULE_MAX_CONSUMERS];
+#pragma unroll
+    for (int w = 0; w < CF_SCHEDULE_MAX_CONSUMERS; w++) {
+        maxima[w] = w < n_parts ? shared.parts[w][d_head] : -1e30f;
+        all.maximum = fmaxf(all.maximum, maxima[w]);
+    }
     if (task.has_new) {
         all.sum = exp2f(exponent - all.maximum);
         all.output = all.sum * from_f16(shared.raw[2 * d_head + i]);
     }
-#pragma unroll 4
-    for (int w = 0; w < n_parts; w++) {
-        const float *part = shared.parts[w];
-        float weight = exp2f(part[d_head] - all.maximum);
-        all.sum += weight * part[d_head + 1];
-        all.output += weight * part[i];
+#pragma unroll
+    for (int w = 0; w < CF_SCHEDULE_MAX_CONSUMERS; w++) {
+        if (w >= n_parts)
+            continue;
+        float weight = exp2f(maxima[w] - all.maximum);
+        all.sum += weight * shared.parts[w][d_head + 1];
+        all.output += weight * shared.parts[w][i];
     }
     return all;
 }

@@ -148,7 +148,7 @@ static __device__ __forceinline__ head_task block_task(const cf_token_args &args
     int32_t begin = split * per_split, end = min(n_pos, begin + per_split);
     int32_t n = min(end, n_pos - 1) - begin, n_consumers = schedule.n_consumers;
     /* Few positions are spread over the consumers, if each has enough of them. */
-    int32_t per_tile = max((n + n_consumers - 1) / n_consumers, CF_SCHEDULE_KV_POSITIONS);
+    int32_t per_tile = max((n + n_consumers - 1) / n_consumers, schedule.kv_least);
     per_tile = min(per_tile, schedule.kv_positions);
     /* Splits only grow in number: from here on the block has had a part. */
     int32_t first_pos = (int32_t)blockIdx.x / schedule.shape.n_heads * schedule.split_positions;
