@@ -169,6 +169,7 @@ static void lay_out_all_but_ring(cf_layer_plan *plan)
         layout->vectors[CF_LAYER_FFN + k] = place(layout, 2 * plan->chunk);
     layout->attention = place(layout, attention_bytes(plan->d_head));
     layout->partials = place(layout, plan->options.whole ? 4 * n_own * plan->n_parts : 0);
+    layout->hidden = place(layout, plan->options.whole ? 4 * n_own : 0);
     layout->arrivals = place(layout, plan->options.whole ? 4 * n_own : 0);
     layout->ring = layout->total;
 }

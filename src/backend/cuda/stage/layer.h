@@ -60,8 +60,9 @@ typedef struct cf_layer_layout {
     int32_t vectors[CF_LAYER_N_VECTORS]; /* float16 */
     int32_t attention;                   /* work space of attention */
     int32_t partials;                    /* [n_own_rows][n_parts] float: whole layer */
-    int32_t arrivals;                    /* [n_own_rows] uint32_t: whole layer */
-    int32_t ring;                        /* [n_slots][slot_bytes] */
+    int32_t hidden;   /* [own rows] float: of the hidden state, for those who add to it */
+    int32_t arrivals; /* [n_own_rows] uint32_t: whole layer */
+    int32_t ring;     /* [n_slots][slot_bytes] */
     int32_t total;
 } cf_layer_layout;
 
@@ -160,6 +161,14 @@ CF_LAYER_INLINE cf_layer_tile cf_layer_free_tile(const cf_layer_plan *plan, int3
     return tile;
 }
 
+/* The output row that is the block's own_row-th. */
+CF_LAYER_INLINE int32_t cf_layer_own_row_at(const cf_layer_plan *plan, int32_t block,
+                                            int32_t own_row)
+{
+    int32_t unit = own_row >> plan->row_bits;
+    return ((unit * (plan->n_blocks - 1) + block) << plan->row_bits) + own_row;
+}
+
 /* Tile `t` of a block, 0 … n_tiles - 1, in the order in which they are streamed. */
 CF_LAYER_INLINE cf_layer_tile cf_layer_tile_at(const cf_layer_plan *plan,
                                                const cf_layer_share *share, int32_t block,
@@ -181,8 +190,7 @@ CF_LAYER_INLINE cf_layer_tile cf_layer_tile_at(const cf_layer_plan *plan,
     int32_t column = 0, own_row = t;
     for (; own_row >= n_own; own_row -= n_own) /* there are few chunks */
         column += plan->chunk;
-    int32_t unit = own_row >> plan->row_bits, left = plan->options.d_ffn - column;
-    int32_t row = ((unit * (plan->n_blocks - 1) + block) << plan->row_bits) + own_row;
+    int32_t row = cf_layer_own_row_at(plan, block, own_row), left = plan->options.d_ffn - column;
     return (cf_layer_tile){CF_LAYER_DOWN, row, 1, column, left < plan->chunk ? left : plan->chunk,
                            own_row};
 }

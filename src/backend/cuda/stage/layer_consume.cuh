@@ -3,7 +3,7 @@
 #define CF_CUDA_STAGE_LAYER_CONSUME_CUH
 
 #include "backend/cuda/stage/activation.cuh"
-#include "backend/cuda/stage/layer_block.cuh"
+#include "backend/cuda/stage/layer_tasks.cuh"
 #include "backend/cuda/stage/product.cuh"
 
 /* GELU's tanh form by the hardware's tanh where there is one; the others as in the token kernel. */
@@ -16,44 +16,36 @@ static __device__ __forceinline__ float layer_activate(cf_activation activation,
     return 0.5f * x * (1 + tanh);
 }
 
-static __device__ __forceinline__ int32_t input_of(const cf_layer_plan &plan,
-                                                   const cf_layer_tile &tile)
-{
-    return tile.matrix == CF_LAYER_QKV     ? CF_LAYER_NORM1
-           : tile.matrix == CF_LAYER_UP    ? CF_LAYER_NORM2
-           : tile.matrix == CF_LAYER_DENSE ? CF_LAYER_ATTENTION
-                                           : CF_LAYER_FFN + cf_layer_chunk_of(&plan, tile.column);
-}
-
 /* A lane's bias as it lies; of down's chunks the first brings it. */
 static __device__ __forceinline__ uint32_t load_bias(const cf_layer_args &args,
-                                                     const cf_layer_tile &tile, int lane)
+                                                     const layer_task &task, int lane)
 {
     const cf_layer_tensors &tensors = args.tensors;
-    const void *bias = tile.matrix == CF_LAYER_QKV     ? tensors.qkv_bias
-                       : tile.matrix == CF_LAYER_UP    ? tensors.up_bias
-                       : tile.matrix == CF_LAYER_DENSE ? tensors.dense_bias
-                                                       : tensors.down_bias;
-    if (lane >= tile.n_rows || tile.column > 0)
+    int32_t matrix = task.matrix();
+    const void *bias = matrix == CF_LAYER_QKV     ? tensors.qkv_bias
+                       : matrix == CF_LAYER_UP    ? tensors.up_bias
+                       : matrix == CF_LAYER_DENSE ? tensors.dense_bias
+                                                  : tensors.down_bias;
+    if (lane >= task.n_rows() || (matrix == CF_LAYER_DOWN && task.chunk() > 0))
         return 0;
-    return static_cast<const uint16_t *>(bias)[tile.row + lane];
+    return static_cast<const uint16_t *>(bias)[task.row + lane];
 }
 
 /* Counts a tile of qkv or up; the block's last one tells the others. */
 static __device__ __forceinline__ void count_layer_tile(const cf_layer_args &args,
-                                                        const cf_layer_tile &tile, int lane)
+                                                        const layer_task &task, int lane)
 {
-    int32_t count = cf_layer_count_of(&args.plan, &tile);
+    int32_t count =
+        task.matrix() == CF_LAYER_QKV ? CF_LAYER_COUNT_QKV : CF_LAYER_COUNT_UP + task.chunk();
     __syncwarp();
     if (lane == 0 && atomicSub_block(&layer_shared().n_left[count], 1) == 1)
         gpu_count(layer_counter(args, count));
 }
 
 /* Which of an output row's sums a consumer makes; of down's chunks a helper makes the next one. */
-static __device__ __forceinline__ int32_t part_of(const cf_layer_plan &plan,
-                                                  const cf_layer_tile &tile)
+static __device__ __forceinline__ int32_t part_of(const layer_task &task)
 {
-    return tile.matrix == CF_LAYER_DENSE ? 0 : 1 + 2 * cf_layer_chunk_of(&plan, tile.column);
+    return task.matrix() == CF_LAYER_DENSE ? 0 : 1 + 2 * task.chunk();
 }
 
 /*
@@ -79,30 +71,30 @@ static __device__ __forceinline__ void leave_row(const cf_layer_args &args, int3
     for (int32_t p = 0; p < plan.n_parts; p++)
         total += parts[p];
     store_element<format>(args.tensors.output, row,
-                          widened<format>(args.tensors.hidden, row) + total);
+                          layer_at<float>(plan.layout.hidden)[own_row] + total);
 }
 
 template <class format>
 static __device__ __forceinline__ void deliver_rows(const cf_layer_args &args,
-                                                    const cf_layer_tile &tile, float sum, int lane)
+                                                    const layer_task &task, float sum, int lane)
 {
-    bool whole = args.plan.options.whole, has_row = lane < tile.n_rows;
-    int32_t row = tile.row + lane;
+    bool whole = args.plan.options.whole, has_row = lane < task.n_rows();
+    int32_t matrix = task.matrix(), row = task.row + lane;
     uint32_t epoch = layer_shared().epoch;
-    if (tile.matrix == CF_LAYER_QKV) {
+    if (matrix == CF_LAYER_QKV) {
         if (has_row)
             partial_store(args.scratch.qkv + row, sum, epoch);
-        count_layer_tile(args, tile, lane);
-    } else if (tile.matrix == CF_LAYER_UP) {
+        count_layer_tile(args, task, lane);
+    } else if (matrix == CF_LAYER_UP) {
         sum = layer_activate(args.plan.options.activation, sum);
         if (has_row && whole)
             activation_store(args.scratch.ffn + row, sum, epoch);
         else if (has_row)
             store_element<format>(args.tensors.mlp, row, sum);
         if (whole)
-            count_layer_tile(args, tile, lane);
+            count_layer_tile(args, task, lane);
     } else if (has_row && whole) {
-        leave_row<format>(args, row, tile.own_row + lane, part_of(args.plan, tile), sum);
+        leave_row<format>(args, row, task.own_row + lane, part_of(task), sum);
     } else if (has_row) {
         store_element<format>(args.tensors.output, row, sum);
     }
@@ -134,30 +126,34 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         let_help(plan, lane);
         return;
     }
-    cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, warp);
-    uint32_t bias = load_bias(args, tile, lane);
+    layer_task mine = open_tasks(plan, share, warp, plan.n_consumers, lane);
+    layer_task task = task_of_lane(mine, 0);
+    uint32_t bias = load_bias(args, task, lane);
     ring_place place = {warp, 0};
+    int n_taken = 1;
     bool is_down = false;
 #pragma unroll 1
     for (int32_t t = warp; t < share.n_tiles; t += plan.n_consumers) {
-        /* Looked up and fetched a tile ahead, and not touched before: it comes from far. */
-        int32_t next_t = min(t + plan.n_consumers, share.n_tiles - 1);
-        cf_layer_tile next = cf_layer_tile_at(&plan, &share, blockIdx.x, next_t);
+        if (n_taken == 32) {
+            mine = open_tasks(plan, share, t + plan.n_consumers, plan.n_consumers, lane);
+            n_taken = 0;
+        }
+        /* Fetched a tile ahead, and not touched before: it comes from far. */
+        layer_task next = task_of_lane(mine, n_taken++);
         uint32_t next_bias = load_bias(args, next, lane);
-        int32_t input = input_of(plan, tile);
-        if (!is_down && tile.matrix == CF_LAYER_DOWN) {
+        if (!is_down && task.matrix() == CF_LAYER_DOWN) {
             is_down = true;
             let_help(plan, lane);
         }
-        barrier_wait(&block.ready[input], 0);
+        barrier_wait(&block.ready[task.input()], 0);
         barrier_wait(&block.full[place.slot], place.parity);
         const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
-        float sum = tile_product<format>(weights, layer_at<char>(plan.layout.vectors[input]),
-                                         tile.n_rows, cf_layer_own_columns(&plan, &tile), lane);
+        const char *vector = layer_at<char>(plan.layout.vectors[task.input()]);
+        float sum = tile_product<format>(weights, vector, task.n_rows(), task.n_own(), lane);
         leave_slot(place, is_down ? 1 : SLOT_USES, lane);
-        deliver_rows<format>(args, tile, sum + format::unpack(bias).x, lane);
+        deliver_rows<format>(args, task, sum + format::unpack(bias).x, lane);
         ring_advance(place, plan.n_consumers, plan.n_slots);
-        tile = next;
+        task = next;
         bias = next_bias;
     }
     if (!is_down)
@@ -177,26 +173,26 @@ static __device__ __forceinline__ void stage_layer_assist(const cf_layer_args &a
     cf_layer_share share = block.share;
     int32_t first = share.n_free + share.n_units, n_warps = plan.n_consumers;
     first += (warp + n_warps - first % n_warps) % n_warps;
-    barrier_wait(&block.helped, 0);
-    if (first >= share.n_tiles)
-        return;
     ring_place place = {first % plan.n_slots, (uint32_t)(first / plan.n_slots) & 1};
-    cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, first);
+    layer_task mine = open_tasks(plan, share, first, n_warps, lane);
+    int n_taken = 0;
+    barrier_wait(&block.helped, 0);
 #pragma unroll 1
     for (int32_t t = first; t < share.n_tiles; t += n_warps) {
-        int32_t input = input_of(plan, tile), n_own = cf_layer_own_columns(&plan, &tile);
-        int32_t row = tile.row, own_row = tile.own_row, part = part_of(plan, tile) + 1;
-        int32_t n_columns = tile.n_columns - n_own;
+        if (n_taken == 32) {
+            mine = open_tasks(plan, share, t, n_warps, lane);
+            n_taken = 0;
+        }
+        layer_task task = task_of_lane(mine, n_taken++);
         const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
-        const char *vector = layer_at<char>(plan.layout.vectors[input]);
-        tile = cf_layer_tile_at(&plan, &share, blockIdx.x, min(t + n_warps, share.n_tiles - 1));
-        barrier_wait(&block.ready[input], 0);
+        const char *vector = layer_at<char>(plan.layout.vectors[task.input()]);
+        barrier_wait(&block.ready[task.input()], 0);
         barrier_wait(&block.full[place.slot], place.parity);
-        float sum =
-            tile_product<format>(weights + 2 * n_own, vector + 2 * n_own, 1, n_columns, lane);
+        float sum = tile_product<format>(weights + 2 * task.n_own(), vector + 2 * task.n_own(), 1,
+                                         task.n_others(), lane);
         leave_slot(place, 1, lane);
         if (lane == 0)
-            leave_row<format>(args, row, own_row, part, sum);
+            leave_row<format>(args, task.row, task.own_row, part_of(task) + 1, sum);
         ring_advance(place, n_warps, plan.n_slots);
     }
 }

@@ -124,6 +124,17 @@ static __device__ __forceinline__ void count_own_tiles(const cf_layer_args &args
     }
 }
 
+/* The block's own rows of the hidden state; published with the first vector. */
+template <class format>
+static __device__ __forceinline__ void fetch_own_rows(const cf_layer_args &args, int thread)
+{
+    const cf_layer_plan &plan = args.plan;
+    int32_t n_own = plan.options.whole ? layer_shared().share.n_units << plan.row_bits : 0;
+    for (int32_t r = thread; r < n_own; r += N_HELPER_THREADS)
+        layer_at<float>(plan.layout.hidden)[r] =
+            widened<format>(args.tensors.hidden, cf_layer_own_row_at(&plan, blockIdx.x, r));
+}
+
 template <class format>
 static __device__ __forceinline__ void stage_layer_norms(const cf_layer_args &args, int thread)
 {
@@ -140,6 +151,7 @@ static __device__ __forceinline__ void stage_layer_norms(const cf_layer_args &ar
     if (takes_ticket)
         ticket = atomicAdd(args.scratch.tickets, 1ull);
     count_own_tiles(args, thread); /* while the loads are under way */
+    fetch_own_rows<format>(args, thread);
     float sum = sum_about<format>(input, 0, false, n_pieces, thread);
     float mean = helpers_sum(sum, 0, thread) / (float)d_model;
     float squares = sum_about<format>(input, mean, true, n_pieces, thread);

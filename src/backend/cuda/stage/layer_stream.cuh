@@ -23,6 +23,28 @@ static __device__ __forceinline__ uint32_t tile_bytes(const cf_layer_tile &tile)
     return 2 * tile.n_rows * tile.n_columns;
 }
 
+/* What each lane knows of one of the producer's next 32 tiles, as in layer_tasks.cuh. */
+struct layer_copy {
+    const char *source;
+    uint32_t n_bytes;
+};
+
+static __device__ __forceinline__ layer_copy copy_of_lane(const layer_copy &mine, int lane)
+{
+    unsigned long long address = reinterpret_cast<uintptr_t>(mine.source);
+    return {reinterpret_cast<const char *>(__shfl_sync(WARP_ALL, address, lane)),
+            __shfl_sync(WARP_ALL, mine.n_bytes, lane)};
+}
+
+static __device__ __forceinline__ layer_copy open_copies(const cf_layer_args &args,
+                                                         const cf_layer_share &share, int32_t first,
+                                                         int lane)
+{
+    int32_t t = min(first + lane * CF_LAYER_N_PRODUCERS, share.n_tiles - 1);
+    cf_layer_tile tile = cf_layer_tile_at(&args.plan, &share, blockIdx.x, t);
+    return {tile_source(args, tile), tile_bytes(tile)};
+}
+
 static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &args, int producer,
                                                           int lane)
 {
@@ -32,11 +54,12 @@ static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &a
     char *ring = layer_at<char>(plan.layout.ring);
     int32_t n_window = plan.n_window / CF_LAYER_N_PRODUCERS, n_in_flight = 0;
     ring_place next = {producer, 0}, oldest = next;
+    layer_copy mine;
 #pragma unroll 1
-    for (int32_t t = producer; t < share.n_tiles; t += CF_LAYER_N_PRODUCERS) {
-        cf_layer_tile tile = cf_layer_tile_at(&plan, &share, blockIdx.x, t);
-        const char *source = tile_source(args, tile);
-        uint32_t n_bytes = tile_bytes(tile);
+    for (int32_t t = producer, k = 0; t < share.n_tiles; t += CF_LAYER_N_PRODUCERS, k++) {
+        if (k % 32 == 0)
+            mine = open_copies(args, share, t, lane);
+        layer_copy copy = copy_of_lane(mine, k % 32);
         /* Protects the tile that lay here: its warp has read it. */
         barrier_wait(&block.empty[next.slot], next.parity ^ 1);
         if (n_in_flight < n_window) {
@@ -46,8 +69,8 @@ static __device__ __forceinline__ void stage_layer_stream(const cf_layer_args &a
             ring_advance(oldest, CF_LAYER_N_PRODUCERS, plan.n_slots);
         }
         uint64_t *full = &block.full[next.slot];
-        warp_copy_begin(full, n_bytes, lane);
-        warp_copy(ring + next.slot * plan.slot_bytes, source, n_bytes, full, lane);
+        warp_copy_begin(full, copy.n_bytes, lane);
+        warp_copy(ring + next.slot * plan.slot_bytes, copy.source, copy.n_bytes, full, lane);
         warp_copy_end(full, lane);
         ring_advance(next, CF_LAYER_N_PRODUCERS, plan.n_slots);
     }
