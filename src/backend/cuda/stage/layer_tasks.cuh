@@ -1,7 +1,7 @@
 /*
- * What a warp of the layer kernel does with each of its tiles. Each lane works it out for one of the
- * warp's next 32 tiles, ahead of need, and tells the others when its tile's turn comes: so a tile
- * costs a few shuffles, not the arithmetic of cf_layer_tile_at() between a wait and a product.
+ * What a warp of the layer kernel does with each of its tiles. Each lane works it out for one of
+ * the warp's next 32 tiles, ahead of need, and tells the others when its tile's turn comes: so a
+ * tile costs a few shuffles, not the arithmetic of cf_layer_tile_at() between a wait and a product.
  */
 #ifndef CF_CUDA_STAGE_LAYER_TASKS_CUH
 #define CF_CUDA_STAGE_LAYER_TASKS_CUH
