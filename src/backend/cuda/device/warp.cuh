@@ -15,6 +15,13 @@ static __device__ __forceinline__ float warp_sum(float value)
     return value;
 }
 
+/* The address that another lane has. */
+static __device__ __forceinline__ const char *address_of_lane(const char *address, int lane)
+{
+    unsigned long long bits = reinterpret_cast<uintptr_t>(address);
+    return reinterpret_cast<const char *>(__shfl_sync(WARP_ALL, bits, lane));
+}
+
 /* The largest of four lanes' values, in each of them. */
 static __device__ __forceinline__ float quad_max(float value)
 {

@@ -44,6 +44,7 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     barriers_publish();
 }
 
+/* What consumers look up of a phase; a vector is waited for where its first phase begins. */
 static __device__ __forceinline__ void init_phases(const cf_schedule &schedule)
 {
     int32_t p = threadIdx.x;

@@ -31,9 +31,7 @@ struct layer_copy {
 
 static __device__ __forceinline__ layer_copy copy_of_lane(const layer_copy &mine, int lane)
 {
-    unsigned long long address = reinterpret_cast<uintptr_t>(mine.source);
-    return {reinterpret_cast<const char *>(__shfl_sync(WARP_ALL, address, lane)),
-            __shfl_sync(WARP_ALL, mine.n_bytes, lane)};
+    return {address_of_lane(mine.source, lane), __shfl_sync(WARP_ALL, mine.n_bytes, lane)};
 }
 
 static __device__ __forceinline__ layer_copy open_copies(const cf_layer_args &args,

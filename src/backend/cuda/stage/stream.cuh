@@ -13,8 +13,13 @@
  */
 struct slot_filling {
     const char *source;
-    uint32_t sizes; /* n_bytes, and in the upper 8 bits the number of pieces */
+    uint32_t sizes; /* of both(): in one word, which is one shuffle */
     int32_t step;
+
+    static __device__ __forceinline__ uint32_t both(uint32_t n_bytes, uint32_t n_pieces)
+    {
+        return n_bytes | n_pieces << 24;
+    }
 
     __device__ __forceinline__ uint32_t n_bytes() const
     {
@@ -29,13 +34,8 @@ struct slot_filling {
     /* What another lane knows. */
     __device__ __forceinline__ slot_filling of_lane(int lane) const
     {
-        uint64_t address = reinterpret_cast<uintptr_t>(source);
-        slot_filling other;
-        other.source = reinterpret_cast<const char *>(
-            __shfl_sync(WARP_ALL, (unsigned long long)address, lane));
-        other.sizes = __shfl_sync(WARP_ALL, sizes, lane);
-        other.step = __shfl_sync(WARP_ALL, step, lane);
-        return other;
+        return {address_of_lane(source, lane), __shfl_sync(WARP_ALL, sizes, lane),
+                __shfl_sync(WARP_ALL, step, lane)};
     }
 };
 
@@ -51,7 +51,9 @@ static __device__ __forceinline__ slot_filling tile_filling(const cf_token_args 
     bool is_whole = (int32_t)row_bytes == phase.row_bytes;
     const char *first = static_cast<const char *>(matrix) + 2 * phase.column;
     return {first + (int64_t)tile.row * phase.row_bytes,
-            is_whole ? n_rows * row_bytes | 1u << 24 : row_bytes | n_rows << 24, phase.row_bytes};
+            is_whole ? slot_filling::both(n_rows * row_bytes, 1)
+                     : slot_filling::both(row_bytes, n_rows),
+            phase.row_bytes};
 }
 
 /* Keys of per_tile positions. */
@@ -64,7 +66,7 @@ static __device__ __forceinline__ slot_filling kv_filling(const cf_token_args &a
     int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
     uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
     return {reinterpret_cast<const char *>(args.session.keys + (row + pos) * d_head),
-            n_bytes | 1u << 24, 0};
+            slot_filling::both(n_bytes, 1), 0};
 }
 
 /* Where a producer is: the next slot to fill, and the oldest tile that may not have landed. */
