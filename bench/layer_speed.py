@@ -15,6 +15,11 @@ from layer_reference import EPS, PYTHIA_2B8, arguments, layer_weights, rotation,
 
 F = torch.nn.functional
 N_LAYERS, N_TIMES, N_WARM_UP = 32, 60, 10
+PEERS = ("PyTorch, eager", "PyTorch, CUDA graph", "PyTorch, torch.compile and CUDA graph")
+HEADER = [
+    "work", "context", "how", "us_a_layer", "ms_32_layers", "percent_of_ceiling",
+    "times_eager", "times_graph", "times_compiled",
+]  # fmt: skip
 
 
 def median_us(run):
@@ -117,32 +122,50 @@ class Layers:
         return n + 4 * self.n * d  # and the cache
 
 
+def ways(layers, whole):
+    """What is timed, by name: ours twice, then PyTorch's three, each made just before it is timed."""
+    ours = layers.ours_whole if whole else layers.ours
+    eager = pytorch_layer(PYTHIA_2B8, whole)
+    yield "clusterfusion, CUDA graph", in_graph(ours)
+    yield "clusterfusion, calls from Python", ours
+    yield PEERS[0], lambda: layers.pytorch(eager, whole)
+    yield PEERS[1], in_graph(lambda: layers.pytorch(eager, whole))
+    compiled = torch.compile(eager, fullgraph=True)
+    yield PEERS[2], in_graph(lambda: layers.pytorch(compiled, whole))
+
+
+def rows_of(work, n, times, floor_us):
+    """
+    Rows of the table for one kind of work, from µs a layer by way, and those that reading alone takes.
+    The last columns say how many times as fast as each peer a way is.
+    """
+    return [
+        [work, n, how, f"{us:.2f}", f"{us * N_LAYERS / 1e3:.3f}", f"{100 * floor_us / us:.1f}"]
+        + [f"{times[peer] / us:.2f}" for peer in PEERS]
+        for how, us in times.items()
+    ]
+
+
 def measure(dtype, n, ceiling):
     """Rows of the table for one context."""
     layers = Layers(PYTHIA_2B8, dtype, n)
     rows = []
-
-    def add(what, how, run):
-        whole = what == "whole layer"
-        us = median_us(run)
-        percent = 100 * layers.bytes_a_layer(whole) / (us * 1e-6) / ceiling
-        rows.append([what, n, how, f"{us:.2f}", f"{us * N_LAYERS / 1e3:.3f}", f"{percent:.1f}"])
-        print(f"| {' | '.join(map(str, rows[-1]))} |", flush=True)
-
-    for what, whole, ours in (
-        ("attention + up", False, layers.ours), ("whole layer", True, layers.ours_whole)
-    ):  # fmt: skip
-        eager = pytorch_layer(PYTHIA_2B8, whole)
-        add(what, "clusterfusion, CUDA graph", in_graph(ours))
-        add(what, "clusterfusion, calls from Python", ours)
-        add(what, "PyTorch, eager", lambda: layers.pytorch(eager, whole))  # noqa: B023
-        add(what, "PyTorch, CUDA graph", in_graph(lambda: layers.pytorch(eager, whole)))  # noqa: B023
-        compiled = torch.compile(eager, fullgraph=True)
-        add(
-            what, "PyTorch, torch.compile and CUDA graph",
-            in_graph(lambda: layers.pytorch(compiled, whole)),  # noqa: B023
-        )  # fmt: skip
+    for work, whole in (("attention + up", False), ("whole layer", True)):
+        times = {}
+        for how, run in ways(layers, whole):
+            tell(f"{work}, {n} positions: {how}")
+            times[how] = median_us(run)
+        tell("")
+        found = rows_of(work, n, times, layers.bytes_a_layer(whole) / ceiling * 1e6)
+        print("\n".join(f"| {' | '.join(map(str, row))} |" for row in found), flush=True)
+        rows += found
     return rows
+
+
+def tell(what):
+    """What is being timed, on a terminal's last line; nothing into a pipe."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def driver_version():
@@ -161,17 +184,16 @@ def main():
     options = parser.parse_args()
     with torch.inference_mode():
         ceiling = read_ceiling()
-        header = ["work", "context", "how", "us_a_layer", "ms_32_layers", "percent_of_ceiling"]
         facts = (
             f"{torch.cuda.get_device_name()}, driver {driver_version()}, PyTorch "
             f"{torch.__version__}, {datetime.date.today()}, float16, medians of {N_TIMES}, read "
             f"ceiling {ceiling * 1e-12:.3f} TB/s, python {' '.join(sys.argv)}"
         )
-        print(f"{facts}\n\n| {' | '.join(header)} |\n|{' --- |' * len(header)}", flush=True)
+        print(f"{facts}\n\n| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}", flush=True)
         rows = []
         for n in map(int, options.contexts.split(",")):
             rows += measure(torch.float16, n, ceiling)
     if options.csv:
         with options.csv.open("w", newline="") as file:
             file.write(f"# {facts}\n")
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])

@@ -30,6 +30,7 @@ from layer_reference import (
 )
 
 F = torch.nn.functional
+BENCH = str(Path(__file__).resolve().parents[1] / "bench")
 
 
 def why_not() -> str:
@@ -401,8 +402,19 @@ def test_without_a_gpu_the_first_argument_says_so():
         clusterfusion.neox_attention_up(*shape, *rest, 0, n_heads=4, rotary_dims=16)
 
 
+def test_the_table_says_how_much_faster_than_each_peer(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    import layer_speed
+
+    times = {"ours": 40.0, **dict(zip(layer_speed.PEERS, (400.0, 100.0, 60.0)))}
+    ours, eager, *_ = layer_speed.rows_of("whole layer", 64, times, floor_us=34.0)
+    assert len(ours) == len(layer_speed.HEADER)
+    assert ours == ["whole layer", 64, "ours", "40.00", "1.280", "85.0", "10.00", "2.50", "1.50"]
+    assert eager[-3:] == ["1.00", "0.25", "0.15"]
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+    sys.path.insert(0, BENCH)
     import layer_speed
 
     sys.exit(f"no GPU: {why_not()}" if why_not() else layer_speed.main())
