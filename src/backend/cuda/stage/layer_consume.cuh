@@ -126,20 +126,15 @@ static __device__ __forceinline__ void stage_layer_consume(const cf_layer_args &
         let_help(plan, lane);
         return;
     }
-    layer_task mine = open_tasks(plan, share, warp, plan.n_consumers, lane);
-    layer_task task = task_of_lane(mine, 0);
+    task_list tasks = {open_tasks(plan, share, warp, plan.n_consumers, lane), 0};
+    layer_task task = tasks.take(plan, share, warp, plan.n_consumers, lane);
     uint32_t bias = load_bias(args, task, lane);
     ring_place place = {warp, 0};
-    int n_taken = 1;
     bool is_down = false;
 #pragma unroll 1
     for (int32_t t = warp; t < share.n_tiles; t += plan.n_consumers) {
-        if (n_taken == 32) {
-            mine = open_tasks(plan, share, t + plan.n_consumers, plan.n_consumers, lane);
-            n_taken = 0;
-        }
+        layer_task next = tasks.take(plan, share, t + plan.n_consumers, plan.n_consumers, lane);
         /* Fetched a tile ahead, and not touched before: it comes from far. */
-        layer_task next = task_of_lane(mine, n_taken++);
         uint32_t next_bias = load_bias(args, next, lane);
         if (!is_down && task.matrix() == CF_LAYER_DOWN) {
             is_down = true;
@@ -174,16 +169,11 @@ static __device__ __forceinline__ void stage_layer_assist(const cf_layer_args &a
     int32_t first = share.n_free + share.n_units, n_warps = plan.n_consumers;
     first += (warp + n_warps - first % n_warps) % n_warps;
     ring_place place = {first % plan.n_slots, (uint32_t)(first / plan.n_slots) & 1};
-    layer_task mine = open_tasks(plan, share, first, n_warps, lane);
-    int n_taken = 0;
+    task_list tasks = {open_tasks(plan, share, first, n_warps, lane), 0};
     barrier_wait(&block.helped, 0);
 #pragma unroll 1
     for (int32_t t = first; t < share.n_tiles; t += n_warps) {
-        if (n_taken == 32) {
-            mine = open_tasks(plan, share, t, n_warps, lane);
-            n_taken = 0;
-        }
-        layer_task task = task_of_lane(mine, n_taken++);
+        layer_task task = tasks.take(plan, share, t, n_warps, lane);
         const char *weights = layer_at<char>(plan.layout.ring) + place.slot * plan.slot_bytes;
         const char *vector = layer_at<char>(plan.layout.vectors[task.input()]);
         barrier_wait(&block.ready[task.input()], 0);

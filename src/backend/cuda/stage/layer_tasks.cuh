@@ -79,4 +79,22 @@ static __device__ __forceinline__ layer_task task_of_lane(const layer_task &mine
             __shfl_sync(WARP_ALL, mine.columns, lane), __shfl_sync(WARP_ALL, mine.words, lane)};
 }
 
+/* A warp's tiles in turn. */
+struct task_list {
+    layer_task mine; /* this lane's */
+    int n_taken;     /* of the 32 */
+
+    /* Tile t of the block, the warp's next one: each n_warps-th is. */
+    __device__ __forceinline__ layer_task take(const cf_layer_plan &plan,
+                                               const cf_layer_share &share, int32_t t,
+                                               int32_t n_warps, int lane)
+    {
+        if (n_taken == 32) {
+            mine = open_tasks(plan, share, t, n_warps, lane);
+            n_taken = 0;
+        }
+        return task_of_lane(mine, n_taken++);
+    }
+};
+
 #endif
