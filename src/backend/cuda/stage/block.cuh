@@ -14,8 +14,7 @@
 #define N_ATTENTION_THREADS (32 * CF_SCHEDULE_N_ATTENTION_WARPS)
 #define N_VECTOR_THREADS (32 * CF_SCHEDULE_N_VECTOR_WARPS)
 
-/* What consumers need of a phase, at hand: constant memory is slow to whoever has just been woken.
- */
+/* What consumers need of a phase, at hand: one load, where the schedule takes five in turn. */
 struct phase_entry {
     int32_t vector; /* where its input lies */
     int32_t n_columns;
