@@ -113,24 +113,31 @@ static void kernels(cf_backend_session *session, size_t n, int which)
         cf_prompt_norm norm = {
             prompt->residual,
             count <= 256 ? prompt->mixed : NULL,
-            layer->biases[CF_MATRIX_DOWN],
+            model->prompt_layers[i + 1].before[0],
             {{model->token.layers[i].norm1, layer->shifts[0], prompt->normed[0]},
              {model->token.layers[i].norm2, layer->shifts[1], prompt->normed[1]}},
+            NULL,
             NULL,
             count,
             shape->d_model,
             1e-5f};
-        cf_prompt_split split = {prompt->qkv,         layer->biases[CF_MATRIX_QKV],
-                                 cache->rotation,     prompt->normed[0],
-                                 cache->keys + place, cache->values + place,
-                                 prompt->request[0],  count,
-                                 shape->n_heads,      shape->d_head,
-                                 shape->d_rotary,     cache->n_context};
-        cf_prompt_attention attention = {prompt->normed[0],  split.keys,  split.values,
-                                         prompt->request[0], count,       shape->n_heads,
-                                         cache->n_context,   CF_DTYPE_F16};
-        cf_prompt_activation activation = {prompt->ffn, layer->biases[CF_MATRIX_UP], count,
-                                           shape->d_ffn, shape->activation};
+        cf_prompt_split split = {prompt->qkv,
+                                 layer->qkv,
+                                 cache->rotation,
+                                 prompt->normed[0],
+                                 cache->keys + place,
+                                 cache->values + place,
+                                 &prompt->request[0]->all,
+                                 count,
+                                 shape->n_heads,
+                                 shape->d_head,
+                                 shape->d_rotary,
+                                 cache->n_context};
+        cf_prompt_attention attention = {prompt->normed[0],        split.keys,  split.values,
+                                         &prompt->request[0]->all, count,       shape->n_heads,
+                                         cache->n_context,         CF_DTYPE_F16};
+        cf_prompt_activation activation = {prompt->ffn, layer->up, count, shape->d_ffn,
+                                           shape->activation};
         bench_check_cuda(
             which == 0   ? cf_prompt_normalise(&norm, CF_DTYPE_F16, session->stream)
             : which == 1 ? cf_prompt_append(&split, CF_DTYPE_F16, session->stream)

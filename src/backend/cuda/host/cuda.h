@@ -20,7 +20,7 @@ struct cf_backend_model {
     cf_token_model token; /* addresses in it */
     double *frequencies;  /* [d_rotary / 2] */
     cf_blaslt *blaslt;    /* NULL: prompts go token by token */
-    cf_prompt_layer prompt_layers[CF_SCHEDULE_MAX_LAYERS];
+    cf_prompt_layer prompt_layers[CF_SCHEDULE_MAX_LAYERS + 1]; /* and the final LayerNorm */
     char text[384];
 };
 

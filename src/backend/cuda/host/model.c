@@ -14,6 +14,7 @@ typedef struct loader {
     cf_backend_model *model;
     const cf_model_options *options;
     float *floats; /* the longest vector, widened */
+    float *sum;    /* [d_model]: of the biases that the residual lacks */
     uint16_t *halves;
     uint64_t n_done, n_total; /* bytes, for progress */
 } loader;
@@ -105,23 +106,18 @@ static cf_status place_floats(loader *loading, const cf_tensor *tensor, const fl
     return CF_STATUS_OK;
 }
 
-/* The sum of two vectors, of which the first may be lacking. */
-static cf_status place_sum(loader *loading, const cf_tensor *a, const cf_tensor *b,
-                           const float **address, cf_error *error)
+/* Places the sum of all biases that came before, with those of a matrix, if it has any. */
+static cf_status place_sum(loader *loading, const cf_tensor *biases, const float **address,
+                           cf_error *error)
 {
-    size_t n = (size_t)b->dims[0];
+    size_t n = (size_t)loading->model->neox->shape.d_model;
     const void *placed;
-    float *sum = loading->floats + n; /* room enough: see load() */
-    memset(sum, 0, n * sizeof *sum);
-    for (int i = 0; i < 2; i++) {
-        const cf_tensor *term = i == 0 ? a : b;
-        if (term == NULL)
-            continue;
-        CF_TRY(read_vector(loading, term, error));
-        for (size_t j = 0; j < n; j++)
-            sum[j] += loading->floats[j];
+    if (biases != NULL) {
+        CF_TRY(read_vector(loading, biases, error));
+        for (size_t i = 0; i < n; i++)
+            loading->sum[i] += loading->floats[i];
     }
-    CF_TRY(place(loading, sum, n * sizeof *sum, &placed, error));
+    CF_TRY(place(loading, loading->sum, n * sizeof *loading->sum, &placed, error));
     *address = placed;
     return CF_STATUS_OK;
 }
@@ -149,19 +145,19 @@ static cf_status fold(loader *loading, int32_t layer, const cf_bias_vectors *vec
     return CF_STATUS_OK;
 }
 
-/* What prompts add: in a parallel layer, the biases of both branches at once. */
+/* What prompts add. The sums are of the residual as the second LayerNorm of a sequential layer
+ * reads it, and as the next layer does. */
 static cf_status place_prompt_layer(loader *loading, int32_t index, const cf_bias_vectors *vectors,
                                     cf_error *error)
 {
     const cf_neox_layer *from = &loading->model->neox->layers[index];
     cf_prompt_layer *to = &loading->model->prompt_layers[index];
-    memcpy(to->biases, vectors->biases, sizeof to->biases);
+    to->qkv = vectors->biases[CF_MATRIX_QKV];
+    to->up = vectors->biases[CF_MATRIX_UP];
     to->shifts[0] = vectors->shifts[CF_MATRIX_QKV];
     to->shifts[1] = vectors->shifts[CF_MATRIX_UP];
-    if (!loading->model->neox->shape.parallel_residual)
-        return CF_STATUS_OK;
-    return place_sum(loading, from->dense_bias, from->down_bias, &to->biases[CF_MATRIX_DOWN],
-                     error);
+    CF_TRY(place_sum(loading, from->dense_bias, &to[0].before[1], error));
+    return place_sum(loading, from->down_bias, &to[1].before[0], error);
 }
 
 static cf_status place_layer(loader *loading, int32_t index, cf_error *error)
@@ -223,6 +219,7 @@ static cf_status place_schedule(loader *loading, cf_error *error)
 
 static cf_status place_all(loader *loading, cf_error *error)
 {
+    memset(loading->sum, 0, sizeof(float) * (size_t)loading->model->neox->shape.d_model);
     CF_TRY(place_schedule(loading, error));
     for (int32_t i = 0; i < loading->model->neox->shape.n_layers; i++)
         CF_TRY(place_layer(loading, i, error));
@@ -236,6 +233,7 @@ static cf_status load(loader *loading, cf_error *error)
     if ((size_t)shape->d_ffn > n)
         n = (size_t)shape->d_ffn;
     CF_TRY(CF_ALLOC(&loading->floats, n, "vectors", error));
+    CF_TRY(CF_ALLOC(&loading->sum, (size_t)shape->d_model, "vectors", error));
     CF_TRY(CF_ALLOC(&loading->halves, 2 * n, "vectors", error));
     CF_TRY(place_all(loading, error));
     CF_TRY(cf_cuda_arena_allocate(&loading->model->arena, "the model's weights", error));
@@ -330,6 +328,7 @@ static cf_status build(cf_backend_model *model, const cf_model_options *options,
     cf_blaslt_open(&model->blaslt, NULL); /* without it, prompts take longer */
     cf_status status = load(&loading, error);
     cf_dealloc(loading.floats);
+    cf_dealloc(loading.sum);
     cf_dealloc(loading.halves);
     describe(model);
     return status;

@@ -10,8 +10,15 @@
 
 #include <string.h>
 
-/* Up to here, latency is the longer part: dense does not wait for down to add to the residual. */
+/* Up to here, latency is the longer part: dense does not wait for down to add to the residual, and
+ * rows that nobody asks for cost next to nothing. */
 #define SHORT_ROWS 256
+
+/* Rows of a chunk: tokens of the step, and some more for nobody. */
+typedef struct rows {
+    size_t first, n;
+    const cf_prompt_span *span; /* the tokens, on the device */
+} rows;
 
 /* A step on its way. */
 typedef struct passage {
@@ -20,31 +27,43 @@ typedef struct passage {
     cf_prompt *prompt;
     const cf_step *step;
     cudaStream_t stream; /* the session's */
-    size_t n_rows;       /* tokens that are computed: those of the step, and some for nobody */
+    rows all;
+    rows wanted; /* of the last layer's output, with those before it that make them a round number;
+                    of the others, that layer makes only keys and values */
     size_t d_model;
     bool is_apart; /* dense writes to prompt->mixed, which the next LayerNorm adds */
 } passage;
 
+static bool is_trimmed(const passage *run)
+{
+    return run->wanted.n < run->all.n;
+}
+
+static cf_prompt_span span_from(const passage *run, size_t first)
+{
+    const cf_step *step = run->step;
+    return (cf_prompt_span){.n = (int32_t)(step->n - first), .pos = (int32_t)(step->pos + first)};
+}
+
 static cf_status send(const passage *run, cf_error *error)
 {
-    cf_prompt *prompt = run->prompt;
+    cf_prompt_request *const *request = run->prompt->request;
     size_t n_bytes = sizeof(cf_token) * run->step->n;
-    *prompt->request[1] =
-        (cf_prompt_span){.n = (int32_t)run->step->n, .pos = (int32_t)run->step->pos};
-    memcpy(prompt->request[1] + 1, run->step->ids, n_bytes);
-    CF_CUDA_TRY(cudaMemcpyAsync(prompt->request[0], prompt->request[1],
-                                sizeof(cf_prompt_span) + n_bytes, cudaMemcpyHostToDevice,
-                                run->stream),
+    request[1]->all = span_from(run, 0);
+    request[1]->wanted = span_from(run, run->wanted.first);
+    memcpy(request[1]->ids, run->step->ids, n_bytes);
+    CF_CUDA_TRY(cudaMemcpyAsync(request[0], request[1], sizeof(cf_prompt_request) + n_bytes,
+                                cudaMemcpyHostToDevice, run->stream),
                 "tokens", error);
     return CF_STATUS_OK;
 }
 
 static cf_status embed(const passage *run, cf_error *error)
 {
-    cf_prompt_embed embedding = {.ids = (const cf_token *)(run->prompt->request[0] + 1),
+    cf_prompt_embed embedding = {.ids = run->prompt->request[0]->ids,
                                  .embed = run->model->token.embed,
                                  .residual = run->prompt->residual,
-                                 .n = (int32_t)run->n_rows,
+                                 .n = (int32_t)run->all.n,
                                  .d_model = run->model->neox->shape.d_model};
     CF_CUDA_TRY(cf_prompt_gather(&embedding, run->model->weights, run->stream), "embedding", error);
     return CF_STATUS_OK;
@@ -59,14 +78,25 @@ static cf_prompt_norm_output norm_of(const passage *run, int32_t layer, int whic
                                    .to = run->prompt->normed[which]};
 }
 
-/* A norm without its outputs, after what is still to be added: what dense found, if that is not yet
- * in the residual, and the biases of what is. */
-static cf_prompt_norm norm_after(const passage *run, const float *added, const float *biases)
+static float *residual_of(const passage *run, const rows *of)
 {
-    return (cf_prompt_norm){.residual = run->prompt->residual,
+    return run->prompt->residual + of->first * run->d_model;
+}
+
+static void *normed_of(const passage *run, int which, const rows *of)
+{
+    return (char *)run->prompt->normed[which] + 2 * of->first * run->d_model;
+}
+
+/* A norm without its outputs, after what is still to be added: what dense found, if that is not yet
+ * in the residual, and the biases of all before, which never are. */
+static cf_prompt_norm norm_after(const passage *run, const rows *of, const float *added,
+                                 const float *biases)
+{
+    return (cf_prompt_norm){.residual = residual_of(run, of),
                             .added = added,
                             .biases = biases,
-                            .n = (int32_t)run->n_rows,
+                            .n = (int32_t)of->n,
                             .d_model = run->model->neox->shape.d_model,
                             .eps = run->model->neox->shape.layer_norm_eps};
 }
@@ -75,10 +105,8 @@ static cf_prompt_norm norm_after(const passage *run, const float *added, const f
  */
 static cf_prompt_norm norm_before(const passage *run, int32_t layer)
 {
-    if (layer == 0)
-        return norm_after(run, NULL, NULL);
-    return norm_after(run, run->is_apart ? run->prompt->mixed : NULL,
-                      run->model->prompt_layers[layer - 1].biases[CF_MATRIX_DOWN]);
+    return norm_after(run, &run->all, run->is_apart && layer > 0 ? run->prompt->mixed : NULL,
+                      run->model->prompt_layers[layer].before[0]);
 }
 
 static cf_status normalise(const passage *run, const cf_prompt_norm *norm, cf_error *error)
@@ -87,21 +115,22 @@ static cf_status normalise(const passage *run, const cf_prompt_norm *norm, cf_er
     return CF_STATUS_OK;
 }
 
-/* A matrix of a layer; where the output is the residual, it is added to that. */
-static cf_status multiply(const passage *run, int32_t layer, cf_matrix matrix, const void *input,
-                          void *output, cudaStream_t stream, cf_error *error)
+/* A matrix of a layer times `n` rows; where the output is the residual, it is added to that. */
+static cf_status multiply(const passage *run, int32_t layer, cf_matrix matrix, size_t n,
+                          const void *input, void *output, cudaStream_t stream, cf_error *error)
 {
     const cf_shape *shape = &run->model->neox->shape;
+    bool is_wide = matrix == CF_MATRIX_DENSE || matrix == CF_MATRIX_DOWN;
     cf_product product = {.weights = run->model->token.layers[layer].matrices[matrix],
                           .input = input,
                           .output = output,
-                          .n = (int32_t)run->n_rows,
+                          .n = (int32_t)n,
                           .n_out = matrix == CF_MATRIX_QKV  ? 3 * shape->d_model
                                    : matrix == CF_MATRIX_UP ? shape->d_ffn
                                                             : shape->d_model,
                           .n_in = matrix == CF_MATRIX_DOWN ? shape->d_ffn : shape->d_model,
-                          .wide = matrix == CF_MATRIX_DENSE || matrix == CF_MATRIX_DOWN,
-                          .accumulate = output == run->prompt->residual};
+                          .wide = is_wide,
+                          .accumulate = is_wide && output != run->prompt->mixed};
     return cf_product_launch(&run->prompt->plans, &product,
                              run->prompt->workspaces[stream == run->stream ? 0 : 1], stream, error);
 }
@@ -125,111 +154,142 @@ static cudaError_t attend(const cf_prompt_attention *attention, int32_t d_head,
     }
 }
 
-/* attention(qkv(normed[0])) in normed[0]'s place, which q takes meanwhile */
-static cf_status mix(const passage *run, int32_t layer, cf_error *error)
+/* A layer's keys or values. */
+static uint16_t *cache_of(const passage *run, uint16_t *cache, int32_t layer)
+{
+    return cache + (size_t)layer * (size_t)run->session->args.session.n_context * run->d_model;
+}
+
+/* q, k and v of normed[0], k and v in the cache, q in normed[0]'s place. */
+static cf_status split(const passage *run, int32_t layer, cf_error *error)
 {
     const cf_shape *shape = &run->model->neox->shape;
     const cf_token_session *cache = &run->session->args.session;
     cf_prompt *prompt = run->prompt;
-    size_t place = (size_t)layer * (size_t)cache->n_context * run->d_model;
     cf_prompt_split split = {.qkv = prompt->qkv,
-                             .biases = run->model->prompt_layers[layer].biases[CF_MATRIX_QKV],
+                             .biases = run->model->prompt_layers[layer].qkv,
                              .rotation = cache->rotation,
                              .queries = prompt->normed[0],
-                             .keys = cache->keys + place,
-                             .values = cache->values + place,
-                             .span = prompt->request[0],
-                             .n_rows = (int32_t)run->n_rows,
+                             .keys = cache_of(run, cache->keys, layer),
+                             .values = cache_of(run, cache->values, layer),
+                             .span = run->all.span,
+                             .n_rows = (int32_t)run->all.n,
                              .n_heads = shape->n_heads,
                              .d_head = shape->d_head,
                              .d_rotary = shape->d_rotary,
                              .n_context = cache->n_context};
-    cf_prompt_attention attention = {.mixed = prompt->normed[0],
-                                     .keys = split.keys,
-                                     .values = split.values,
-                                     .span = prompt->request[0],
-                                     .n_rows = (int32_t)run->n_rows,
+    CF_TRY(multiply(run, layer, CF_MATRIX_QKV, run->all.n, prompt->normed[0], prompt->qkv,
+                    run->stream, error));
+    CF_CUDA_TRY(cf_prompt_append(&split, run->model->weights, run->stream), "q, k and v", error);
+    return CF_STATUS_OK;
+}
+
+/* What q finds in keys and values, in its place. */
+static cf_status mix(const passage *run, int32_t layer, const rows *of, cf_error *error)
+{
+    const cf_shape *shape = &run->model->neox->shape;
+    const cf_token_session *cache = &run->session->args.session;
+    cf_prompt_attention attention = {.mixed = normed_of(run, 0, of),
+                                     .keys = cache_of(run, cache->keys, layer),
+                                     .values = cache_of(run, cache->values, layer),
+                                     .span = of->span,
+                                     .n_rows = (int32_t)of->n,
                                      .n_heads = shape->n_heads,
                                      .n_context = cache->n_context,
                                      .weights = run->model->weights};
-    CF_TRY(multiply(run, layer, CF_MATRIX_QKV, prompt->normed[0], prompt->qkv, run->stream, error));
-    CF_CUDA_TRY(cf_prompt_append(&split, run->model->weights, run->stream), "q, k and v", error);
     CF_CUDA_TRY(attend(&attention, shape->d_head, &run->model->device.limits, run->stream),
                 "attention", error);
     return CF_STATUS_OK;
 }
 
 /* residual += down(activation(up(normed[1]))) */
-static cf_status feed_forward(const passage *run, int32_t layer, cudaStream_t stream,
-                              cf_error *error)
+static cf_status feed_forward(const passage *run, int32_t layer, const rows *of,
+                              cudaStream_t stream, cf_error *error)
 {
     const cf_shape *shape = &run->model->neox->shape;
-    cf_prompt *prompt = run->prompt;
-    cf_prompt_activation activation = {.ffn = prompt->ffn,
-                                       .biases =
-                                           run->model->prompt_layers[layer].biases[CF_MATRIX_UP],
-                                       .n = (int32_t)run->n_rows,
+    void *ffn = run->prompt->ffn;
+    cf_prompt_activation activation = {.ffn = ffn,
+                                       .biases = run->model->prompt_layers[layer].up,
+                                       .n = (int32_t)of->n,
                                        .d_ffn = shape->d_ffn,
                                        .activation = shape->activation};
-    CF_TRY(multiply(run, layer, CF_MATRIX_UP, prompt->normed[1], prompt->ffn, stream, error));
+    CF_TRY(multiply(run, layer, CF_MATRIX_UP, of->n, normed_of(run, 1, of), ffn, stream, error));
     CF_CUDA_TRY(cf_prompt_activate(&activation, run->model->weights, stream), "activation", error);
-    return multiply(run, layer, CF_MATRIX_DOWN, prompt->ffn, prompt->residual, stream, error);
+    return multiply(run, layer, CF_MATRIX_DOWN, of->n, ffn, residual_of(run, of), stream, error);
 }
 
-/* The caller's rows of hidden state `index`. */
-static cf_status keep_hidden(const passage *run, int32_t index, const float *from, cf_error *error)
+/* The caller's rows of hidden state `index`, which lie in prompt->mixed. */
+static cf_status keep_hidden(const passage *run, int32_t index, cf_error *error)
 {
     const cf_step *step = run->step;
-    if (step->hidden == NULL)
-        return CF_STATUS_OK;
     size_t row = (size_t)index * step->hidden_rows + step->hidden_row;
-    CF_CUDA_TRY(cudaMemcpyAsync(step->hidden + row * run->d_model, from,
+    CF_CUDA_TRY(cudaMemcpyAsync(step->hidden + row * run->d_model, run->prompt->mixed,
                                 sizeof(float) * step->n * run->d_model, cudaMemcpyDeviceToHost,
                                 run->stream),
                 "hidden states", error);
     return CF_STATUS_OK;
 }
 
-/* x + dense(attention(qkv(ln1 x))) + down(activation(up(ln2 x))) */
-static cf_status parallel_layer(const passage *run, int32_t layer, cf_error *error)
+/* The norms that a layer begins with; the hidden state before it, for those who ask. */
+static cf_status begin_layer(const passage *run, int32_t layer, cf_prompt_norm *norm,
+                             cf_error *error)
+{
+    bool wants_hidden = run->step->hidden != NULL;
+    norm->settled =
+        wants_hidden ? run->prompt->mixed : NULL; /* read, if so, before it is written */
+    norm->outputs[0] = norm_of(run, layer, 0);
+    CF_TRY(normalise(run, norm, error));
+    return wants_hidden ? keep_hidden(run, layer, error) : CF_STATUS_OK;
+}
+
+/* x + dense(attention(qkv(ln1 x))) + down(activation(up(ln2 x))), of these rows */
+static cf_status parallel_layer(const passage *run, int32_t layer, const rows *of, cf_error *error)
 {
     cf_prompt *prompt = run->prompt;
     cf_prompt_norm norm = norm_before(run, layer);
-    norm.outputs[0] = norm_of(run, layer, 0);
     norm.outputs[1] = norm_of(run, layer, 1);
-    CF_TRY(normalise(run, &norm, error));
-    CF_TRY(keep_hidden(run, layer, prompt->residual, error));
+    CF_TRY(begin_layer(run, layer, &norm, error));
+    if (of->n == 0)
+        return split(run, layer, error);
     CF_CUDA_TRY(cudaEventRecord(prompt->fork, run->stream), "the MLP's stream", error);
     CF_CUDA_TRY(cudaStreamWaitEvent(prompt->side, prompt->fork, 0), "the MLP's stream", error);
-    CF_TRY(feed_forward(run, layer, prompt->side, error));
+    CF_TRY(feed_forward(run, layer, of, prompt->side, error));
     CF_CUDA_TRY(cudaEventRecord(prompt->join, prompt->side), "the MLP's stream", error);
-    CF_TRY(mix(run, layer, error));
+    CF_TRY(split(run, layer, error));
+    CF_TRY(mix(run, layer, of, error));
     if (run->is_apart)
-        CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, prompt->normed[0], prompt->mixed, run->stream,
-                        error));
+        CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, of->n, normed_of(run, 0, of), prompt->mixed,
+                        run->stream, error));
     CF_CUDA_TRY(cudaStreamWaitEvent(run->stream, prompt->join, 0), "the MLP's stream", error);
     if (!run->is_apart)
-        CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, prompt->normed[0], prompt->residual,
-                        run->stream, error));
+        CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, of->n, normed_of(run, 0, of),
+                        residual_of(run, of), run->stream, error));
     return CF_STATUS_OK;
 }
 
-/* x' = x + dense(attention(qkv(ln1 x))), then x' + down(activation(up(ln2 x'))) */
-static cf_status sequential_layer(const passage *run, int32_t layer, cf_error *error)
+/* x' = x + dense(attention(qkv(ln1 x))), then x' + down(activation(up(ln2 x'))), of these rows */
+static cf_status sequential_layer(const passage *run, int32_t layer, const rows *of,
+                                  cf_error *error)
 {
-    cf_prompt *prompt = run->prompt;
     cf_prompt_norm first = norm_before(run, layer);
-    cf_prompt_norm second =
-        norm_after(run, NULL, run->model->prompt_layers[layer].biases[CF_MATRIX_DENSE]);
-    first.outputs[0] = norm_of(run, layer, 0);
+    cf_prompt_norm second = norm_after(run, of, NULL, run->model->prompt_layers[layer].before[1]);
+    CF_TRY(begin_layer(run, layer, &first, error));
+    CF_TRY(split(run, layer, error));
+    if (of->n == 0)
+        return CF_STATUS_OK;
+    CF_TRY(mix(run, layer, of, error));
+    CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, of->n, normed_of(run, 0, of), residual_of(run, of),
+                    run->stream, error));
     second.outputs[0] = norm_of(run, layer, 1);
-    CF_TRY(normalise(run, &first, error));
-    CF_TRY(keep_hidden(run, layer, prompt->residual, error));
-    CF_TRY(mix(run, layer, error));
-    CF_TRY(multiply(run, layer, CF_MATRIX_DENSE, prompt->normed[0], prompt->residual, run->stream,
-                    error));
+    second.outputs[0].to = normed_of(run, 1, of);
     CF_TRY(normalise(run, &second, error));
-    return feed_forward(run, layer, run->stream, error);
+    return feed_forward(run, layer, of, run->stream, error);
+}
+
+static cf_status launch_layer(const passage *run, int32_t layer, const rows *of, cf_error *error)
+{
+    return run->model->neox->shape.parallel_residual ? parallel_layer(run, layer, of, error)
+                                                     : sequential_layer(run, layer, of, error);
 }
 
 /* The final LayerNorm: of all rows where hidden states are asked for, of the last for the logits.
@@ -244,9 +304,9 @@ static cf_status normalise_last(const passage *run, size_t n_logits, cf_error *e
     if (run->step->hidden != NULL) {
         norm.hidden = run->prompt->mixed; /* each element is read before it is written */
         CF_TRY(normalise(run, &norm, error));
-        CF_TRY(keep_hidden(run, n_layers, norm.hidden, error));
+        CF_TRY(keep_hidden(run, n_layers, error));
         norm.hidden = NULL;
-        norm.added = norm.biases = NULL; /* it is in the residual now */
+        norm.added = NULL; /* it is in the residual now */
     }
     if (n_logits == 0)
         return CF_STATUS_OK;
@@ -312,12 +372,26 @@ static cf_status fetch_logits(const passage *run, size_t n_logits, cf_error *err
 static cf_status launch_layers(const void *user, cf_error *error)
 {
     const passage *run = user;
-    const cf_shape *shape = &run->model->neox->shape;
+    int32_t n_layers = run->model->neox->shape.n_layers - (is_trimmed(run) ? 1 : 0);
     CF_TRY(embed(run, error));
-    for (int32_t layer = 0; layer < shape->n_layers; layer++)
-        CF_TRY(shape->parallel_residual ? parallel_layer(run, layer, error)
-                                        : sequential_layer(run, layer, error));
+    for (int32_t layer = 0; layer < n_layers; layer++)
+        CF_TRY(launch_layer(run, layer, &run->all, error));
     return CF_STATUS_OK;
+}
+
+/* A chunk's rows, and which of them somebody wants of the last layer. */
+static void choose_rows(passage *run)
+{
+    const cf_step *step = run->step;
+    const cf_prompt_request *request = run->prompt->request[0];
+    size_t n_wanted = step->hidden != NULL ? step->n : step->logits != NULL ? step->n_logits : 0;
+    size_t n = cf_prompt_rows(step->n), n_last = cf_prompt_rows(n_wanted);
+    run->all = run->wanted = (rows){.n = n, .span = &request->all};
+    if (n <= SHORT_ROWS || n_last > n / 2)
+        return;
+    size_t first = step->n - n_wanted, most = n - n_last;
+    run->wanted =
+        (rows){.first = first < most ? first : most, .n = n_last, .span = &request->wanted};
 }
 
 cf_status cf_prompt_step(cf_backend_session *session, const cf_step *step, cf_error *error)
@@ -329,14 +403,17 @@ cf_status cf_prompt_step(cf_backend_session *session, const cf_step *step, cf_er
                    .prompt = session->prompt,
                    .step = step,
                    .stream = session->stream,
-                   .n_rows = cf_prompt_rows(step->n),
                    .d_model = (size_t)shape->d_model};
-    run.is_apart = shape->parallel_residual && run.n_rows <= SHORT_ROWS;
+    choose_rows(&run);
+    run.is_apart = shape->parallel_residual && run.all.n <= SHORT_ROWS;
     CF_TRY(send(&run, error));
     if (step->hidden == NULL)
-        CF_TRY(cf_prompt_replay(run.prompt, run.n_rows, launch_layers, &run, run.stream, error));
+        CF_TRY(cf_prompt_replay(run.prompt, run.all.n, is_trimmed(&run), launch_layers, &run,
+                                run.stream, error));
     else
         CF_TRY(launch_layers(&run, error));
+    if (is_trimmed(&run))
+        CF_TRY(launch_layer(&run, shape->n_layers - 1, &run.wanted, error));
     CF_TRY(normalise_last(&run, n_logits, error));
     CF_TRY(fetch_logits(&run, n_logits, error));
     CF_CUDA_TRY(cudaStreamSynchronize(session->stream), "a prompt", error);

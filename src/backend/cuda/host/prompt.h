@@ -11,17 +11,27 @@ enum {
     CF_PROMPT_N_GRAPHS = 32,
 };
 
-/* What is added after the products of a layer, in the order of rows, unfolded, on the device. */
+/*
+ * What is added in a layer, in the order of rows, unfolded, on the device. Biases of what goes to
+ * the residual are not added to it: whoever reads it adds the sum of them all.
+ */
 typedef struct cf_prompt_layer {
-    const float *biases[CF_N_LAYER_MATRICES]; /* by cf_matrix, or NULL; both of a parallel layer's
-                                                 residual are in down's */
-    const float *shifts[2];                   /* [d_model]: the LayerNorms' biases */
+    const float *qkv, *up;  /* biases, or NULL */
+    const float *before[2]; /* [d_model], or NULL: the residual's, when a LayerNorm reads it */
+    const float *shifts[2]; /* [d_model]: the LayerNorms' biases */
 } cf_prompt_layer;
+
+/* A step as the device gets it. */
+typedef struct cf_prompt_request {
+    cf_prompt_span all, wanted; /* the latter of the last layer's output */
+    cf_token ids[];
+} cf_prompt_request;
 
 /* A step's launches up to the last layer's, for one number of rows; recorded when it comes again.
  */
 typedef struct cf_prompt_graph {
-    size_t n_rows; /* 0: none */
+    size_t n_rows;   /* 0: none */
+    bool is_trimmed; /* the last layer is not in it */
     uint64_t n_uses;
     cudaGraphExec_t recorded;
 } cf_prompt_graph;
@@ -33,7 +43,7 @@ typedef struct cf_prompt {
     cudaStream_t side; /* the MLP, and logits on their way: beside the session's own stream */
     cudaEvent_t fork, join, copied[2];
     cf_workspace workspaces[2];    /* of the session's stream and of the other */
-    cf_prompt_span *request[2];    /* followed by the tokens' ids; on the device, and pinned */
+    cf_prompt_request *request[2]; /* on the device, and pinned */
     float *residual;               /* [n][d_model] */
     float *mixed;                  /* [n][d_model]: what attention adds to it, in place of qkv */
     void *normed[2];               /* [n][d_model] 16-bit; the first becomes q, then attention */
@@ -66,8 +76,9 @@ size_t cf_prompt_rows(size_t n);
 typedef cf_status (*cf_prompt_launches)(const void *user, cf_error *error);
 
 /* Has `launches` done, by itself or, if it was before, as it was recorded. */
-cf_status cf_prompt_replay(cf_prompt *prompt, size_t n_rows, cf_prompt_launches launches,
-                           const void *user, cudaStream_t stream, cf_error *error);
+cf_status cf_prompt_replay(cf_prompt *prompt, size_t n_rows, bool is_trimmed,
+                           cf_prompt_launches launches, const void *user, cudaStream_t stream,
+                           cf_error *error);
 void cf_prompt_forget(cf_prompt *prompt);
 
 #endif

@@ -7,16 +7,16 @@
 
 #include "base/status.h"
 
-static cf_prompt_graph *find(cf_prompt *prompt, size_t n_rows)
+static cf_prompt_graph *find(cf_prompt *prompt, size_t n_rows, bool is_trimmed)
 {
     for (int i = 0; i < CF_PROMPT_N_GRAPHS; i++)
-        if (prompt->graphs[i].n_rows == n_rows)
+        if (prompt->graphs[i].n_rows == n_rows && prompt->graphs[i].is_trimmed == is_trimmed)
             return &prompt->graphs[i];
     cf_prompt_graph *graph = &prompt->graphs[prompt->next_graph];
     prompt->next_graph = (prompt->next_graph + 1) % CF_PROMPT_N_GRAPHS;
     if (graph->recorded != NULL)
         cudaGraphExecDestroy(graph->recorded);
-    *graph = (cf_prompt_graph){.n_rows = n_rows};
+    *graph = (cf_prompt_graph){.n_rows = n_rows, .is_trimmed = is_trimmed};
     return graph;
 }
 
@@ -36,10 +36,11 @@ static void record(cf_prompt_graph *graph, cf_prompt_launches launches, const vo
     cudaGetLastError(); /* whatever failed was nobody's request */
 }
 
-cf_status cf_prompt_replay(cf_prompt *prompt, size_t n_rows, cf_prompt_launches launches,
-                           const void *user, cudaStream_t stream, cf_error *error)
+cf_status cf_prompt_replay(cf_prompt *prompt, size_t n_rows, bool is_trimmed,
+                           cf_prompt_launches launches, const void *user, cudaStream_t stream,
+                           cf_error *error)
 {
-    cf_prompt_graph *graph = find(prompt, n_rows);
+    cf_prompt_graph *graph = find(prompt, n_rows, is_trimmed);
     /* The first of its size may be the last; and what a library loads late, it loads then. */
     if (graph->n_uses++ == 1)
         record(graph, launches, user, stream);

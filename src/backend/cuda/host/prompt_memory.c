@@ -33,7 +33,7 @@ static size_t logits_bytes(const cf_backend_model *model)
 
 static size_t request_bytes(size_t n_chunk)
 {
-    return sizeof(cf_prompt_span) + sizeof(cf_token) * cf_prompt_rows(n_chunk);
+    return sizeof(cf_prompt_request) + sizeof(cf_token) * cf_prompt_rows(n_chunk);
 }
 
 /* Lays everything out, or counts it. */

@@ -39,10 +39,11 @@ typedef struct cf_prompt_norm_output {
 /* Up to two LayerNorms of the same rows in one pass, after what is still to be added to them. */
 typedef struct cf_prompt_norm {
     float *residual;     /* [n][d_model] */
-    const float *added;  /* [n][d_model], or NULL */
-    const float *biases; /* [d_model], or NULL */
+    const float *added;  /* [n][d_model], or NULL: to the residual, in its place */
+    const float *biases; /* [d_model], or NULL: to what is read, not to the residual */
     cf_prompt_norm_output outputs[2];
-    float *hidden; /* [n][d_model] float32 of outputs[0], or NULL */
+    float *settled; /* [n][d_model] what is normalised, or NULL */
+    float *hidden;  /* [n][d_model] float32 of outputs[0], or NULL */
     int32_t n, d_model;
     float eps;
 } cf_prompt_norm;

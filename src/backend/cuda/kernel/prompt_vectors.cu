@@ -77,17 +77,19 @@ static __device__ __forceinline__ float block_sum(float value, float *sums)
     return total;
 }
 
-/* Eight elements of the residual with what layers have still to add to them; settles that. */
+/* Eight elements of the residual, with what is still to be added to it, and to them. */
 static __device__ __forceinline__ piece settle(const cf_prompt_norm &args, int32_t column)
 {
     int64_t place = (int64_t)blockIdx.x * args.d_model + column;
     float *residual = args.residual + place;
     piece x = load_floats(residual);
-    if (args.added == NULL && args.biases == NULL)
-        return x;
-    add_floats(x, args.added != NULL ? args.added + place : NULL);
+    if (args.added != NULL) {
+        add_floats(x, args.added + place);
+        store_floats(residual, x);
+    }
     add_floats(x, args.biases != NULL ? args.biases + column : NULL);
-    store_floats(residual, x);
+    if (args.settled != NULL)
+        store_floats(args.settled + place, x);
     return x;
 }
 
