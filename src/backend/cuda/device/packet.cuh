@@ -5,12 +5,13 @@
  *
  *     activation   16-bit float, 16 bits of epoch
  *     residual     float32 without its two lowest bits, 2 bits of epoch
- *     partial      float32, 32 bits of epoch
+ *     partial      float32 or another word, 32 bits of epoch
  */
 #ifndef CF_CUDA_DEVICE_PACKET_CUH
 #define CF_CUDA_DEVICE_PACKET_CUH
 
 #include "backend/cuda/device/memory.cuh"
+#include "backend/cuda/device/warp.cuh"
 
 #include <cuda_fp16.h>
 
@@ -68,9 +69,14 @@ static __device__ __forceinline__ float4 residuals_await(uint4 v, const uint32_t
                        __uint_as_float(v.z & ~3u), __uint_as_float(v.w & ~3u));
 }
 
+static __device__ __forceinline__ void word_store(uint64_t *packet, uint32_t word, uint32_t epoch)
+{
+    gpu_store(packet, (uint64_t)epoch << 32 | word);
+}
+
 static __device__ __forceinline__ void partial_store(uint64_t *packet, float value, uint32_t epoch)
 {
-    gpu_store(packet, (uint64_t)epoch << 32 | __float_as_uint(value));
+    word_store(packet, __float_as_uint(value), epoch);
 }
 
 static __device__ __forceinline__ bool partial_is_of(uint64_t packet, uint32_t epoch)
@@ -83,15 +89,16 @@ static __device__ __forceinline__ float partial_value(uint64_t packet)
     return __uint_as_float((uint32_t)packet);
 }
 
-static __device__ __forceinline__ float partial_await(const uint64_t *packet, uint32_t epoch)
+/* A word of `epoch`. Each lane names a packet; a lane that needs none, one that comes. */
+static __device__ __forceinline__ uint32_t word_await(const uint64_t *packet, uint32_t epoch)
 {
     uint64_t begin = watchdog_begin(), v = gpu_load(packet);
-    while (!partial_is_of(v, epoch)) {
+    while (__any_sync(WARP_ALL, !partial_is_of(v, epoch))) {
         __nanosleep(LATE_PAUSE_NS);
         watchdog_check(begin);
         v = gpu_load(packet);
     }
-    return partial_value(v);
+    return (uint32_t)v;
 }
 
 /* Two values of `epoch`, when both are there. */

@@ -29,7 +29,8 @@ size_t cf_cuda_decode_limit(const cf_backend_session *session, const cf_decode *
     bool can_draw = sampling->temperature == 0 || (isfinite(1 / sampling->temperature) &&
                                                    schedule->shape.n_vocab <= CF_DRAW_MAX_VOCAB);
     bool has_others = decode->n_ends < (size_t)schedule->shape.n_vocab;
-    if (sampling->n_bias > 0 || decode->n_ends > CF_MAX_ENDS || !can_draw || !has_others)
+    if (schedule->n_blocks > CF_DRAW_MAX_BLOCKS || sampling->n_bias > 0 ||
+        decode->n_ends > CF_MAX_ENDS || !can_draw || !has_others)
         return 0;
     double seconds = (double)cf_schedule_token_bytes(schedule) / BYTES_PER_SECOND;
     double n = LAUNCH_SECONDS / seconds;

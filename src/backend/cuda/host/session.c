@@ -37,6 +37,7 @@ static void take_scratch(cf_backend_session *made, cf_cuda_arena *arena)
     cf_token_session *session = &made->args.session;
     const cf_shape *shape = &model->neox->shape;
     size_t d_model = (size_t)shape->d_model, d_ffn = (size_t)shape->d_ffn;
+    size_t n_blocks = (size_t)model->schedule.n_blocks;
     size_t n_splits = (size_t)shape->n_heads * (size_t)model->schedule.max_splits;
     session->residual = cf_cuda_arena_take(arena, sizeof(uint32_t) * d_model);
     session->qkv = cf_cuda_arena_take(arena, sizeof(uint32_t) * 3 * d_model);
@@ -51,9 +52,12 @@ static void take_scratch(cf_backend_session *made, cf_cuda_arena *arena)
         cf_cuda_arena_take(arena, sizeof(float) * (size_t)(shape->n_layers + 1) * d_model);
     session->rotation = cf_cuda_arena_take(arena, sizeof(float) * made->options.n_context *
                                                       (size_t)shape->d_rotary);
-    session->choices = cf_cuda_arena_take(arena, sizeof(uint64_t) * CF_CHOICE_PACKETS *
-                                                     (size_t)model->schedule.n_blocks);
+    session->choices = cf_cuda_arena_take(arena, sizeof(uint64_t) * CF_CHOICE_PACKETS * n_blocks);
     session->draw = cf_cuda_arena_take(arena, sizeof *session->draw);
+    session->news =
+        cf_cuda_arena_take(arena, sizeof(uint64_t) * 2 * CF_DRAW_NEWS_PACKETS * n_blocks);
+    session->members = cf_cuda_arena_take(arena, sizeof(uint64_t) * 2 * CF_DRAW_OWN_MEMBERS *
+                                                     CF_DRAW_MEMBER_PACKETS * n_blocks);
     made->tokens = cf_cuda_arena_take(arena, sizeof(cf_token) * CF_MAX_LAUNCH);
     made->seen = cf_cuda_arena_take(arena, sizeof(uint32_t) * (size_t)shape->n_vocab);
     made->args.choice.adjusted = cf_cuda_arena_take(arena, sizeof(float) * (size_t)shape->n_vocab);

@@ -19,6 +19,12 @@ struct choice_part {
     float lowest;           /* and the least one */
 };
 
+/* Of a part, what its sums are relative to. */
+struct choice_top {
+    float raw_max, best, lowest;
+    int32_t id;
+};
+
 enum { CHOICE_WORDS = sizeof(choice_part) / 4 };
 static_assert(CHOICE_WORDS + 1 <= CF_CHOICE_PACKETS, "a packet a word, and the host's wish");
 
@@ -29,7 +35,9 @@ struct choice_state {
     cf_token token;   /* it */
     bool is_stopped;  /* no token follows */
     uint32_t round;   /* of the launch's rounds of drawing, the next one */
-    choice_part parts[CF_SCHEDULE_N_VECTOR_WARPS];
+    uint32_t news;    /* epoch of what blocks tell each other next */
+    choice_top tops[CF_SCHEDULE_N_VECTOR_WARPS];
+    float2 sums[CF_SCHEDULE_N_VECTOR_WARPS];
     choice_part all;
     double uniform; /* the token's random number */
 };
@@ -66,34 +74,40 @@ static __device__ __forceinline__ choice_part choice_merged(const cf_token_args 
             fminf(a.lowest, b.lowest)};
 }
 
-/* Merges the parts of `n_lanes` lanes into lane 0's, in a fixed order. */
-template <int n_lanes>
-static __device__ __forceinline__ choice_part choice_of_warp(const cf_token_args &args,
-                                                             choice_part part)
+/* The extremes over all lanes, in each of them. Adding 0 makes -0 what it equals. */
+static __device__ __forceinline__ choice_top top_of_warp(const choice_top &own)
 {
-#pragma unroll 1
-    for (int offset = n_lanes / 2; offset > 0; offset /= 2)
-        part = choice_merged(args, part,
-                             {__shfl_down_sync(WARP_ALL, part.raw_max, offset),
-                              __shfl_down_sync(WARP_ALL, part.raw_sum, offset),
-                              __shfl_down_sync(WARP_ALL, part.best, offset),
-                              __shfl_down_sync(WARP_ALL, part.id, offset),
-                              __shfl_down_sync(WARP_ALL, part.weight, offset),
-                              __shfl_down_sync(WARP_ALL, part.lowest, offset)});
-    return part;
+    uint32_t mine = ordered_bits(own.best + 0.0f), best = __reduce_max_sync(WARP_ALL, mine);
+    return {from_ordered_bits(__reduce_max_sync(WARP_ALL, ordered_bits(own.raw_max))),
+            from_ordered_bits(best),
+            from_ordered_bits(__reduce_min_sync(WARP_ALL, ordered_bits(own.lowest))),
+            __reduce_min_sync(WARP_ALL, mine == best ? own.id : INT32_MAX)};
 }
 
-/* Merges all vector threads' parts; warp 0's first lane gets the result. */
+/* All vector threads' parts as one, for each of them: first what the sums are relative to, then the
+ * sums, added in a fixed order. Publishes what was written before. */
 static __device__ __forceinline__ choice_part choice_of_block(const cf_token_args &args,
-                                                              choice_part part, int thread)
+                                                              const choice_part &own, int thread)
 {
     choice_state &state = choice_shared(args);
-    part = choice_of_warp<32>(args, part);
-    if (thread % 32 == 0)
-        state.parts[thread / 32] = part;
-    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS); /* publishes the warps' parts */
-    part = thread < CF_SCHEDULE_N_VECTOR_WARPS ? state.parts[thread] : choice_nothing();
-    return choice_of_warp<CF_SCHEDULE_N_VECTOR_WARPS>(args, part);
+    int lane = thread % 32, warp = thread / 32;
+    choice_top top = top_of_warp({own.raw_max, own.best, own.lowest, own.id});
+    if (lane == 0)
+        state.tops[warp] = top;
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS); /* publishes the warps' extremes */
+    top = top_of_warp(state.tops[lane % CF_SCHEDULE_N_VECTOR_WARPS]);
+    float raw_sum = warp_sum(own.raw_sum * expf(own.raw_max - top.raw_max));
+    float weight = warp_sum(own.weight * choice_weight(args, own.best - top.best));
+    if (lane == 0)
+        state.sums[warp] = make_float2(raw_sum, weight);
+    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS); /* publishes the warps' sums */
+    raw_sum = weight = 0;
+#pragma unroll
+    for (int w = 0; w < CF_SCHEDULE_N_VECTOR_WARPS; w++) {
+        raw_sum += state.sums[w].x;
+        weight += state.sums[w].y;
+    }
+    return {top.raw_max, raw_sum, top.best, top.id, weight, top.lowest};
 }
 
 /* The block's own logits: its rows of the LM head are consecutive. */
@@ -166,9 +180,15 @@ static __device__ __forceinline__ choice_part judge_own(const cf_token_args &arg
     sample_space &space = sample_shared(args);
     own_rows own = block_rows(args);
     choice_part part = choice_nothing();
+    int32_t last = own.first + own.n - 1;
+    float next = own.n > 0 ? __ldcg(args.session.logits + min(own.first + thread, last)) : 0;
 #pragma unroll 1
-    for (int32_t row = own.first + thread; row < own.first + own.n; row += N_VECTOR_THREADS) {
-        float raw = __ldcg(args.session.logits + row), adjusted = raw;
+    for (int32_t first = own.first; first <= last; first += N_VECTOR_THREADS) {
+        bool is_own = first + thread <= last; /* lanes beyond go along with the last row */
+        int32_t row = min(first + thread, last);
+        float raw = next, adjusted = raw;
+        /* On its way while this one is judged. */
+        next = __ldcg(args.session.logits + min(row + N_VECTOR_THREADS, last));
         if (choice.seen != NULL)
             adjusted = penalised(choice, raw, __ldcg(choice.seen + row));
         if (bans_ends(choice, index) && is_end(choice, row))
@@ -177,7 +197,7 @@ static __device__ __forceinline__ choice_part judge_own(const cf_token_args &arg
             choice.adjusted[row] = adjusted;
         if (row - own.first < SAMPLE_HELD)
             space.logits[row - own.first] = adjusted;
-        part = choice_merged(args, part, part_of(raw, adjusted, row));
+        part = choice_merged(args, part, is_own ? part_of(raw, adjusted, row) : choice_nothing());
     }
     return part;
 }
@@ -188,37 +208,44 @@ static __device__ __forceinline__ uint32_t choice_epoch(const cf_token_args &arg
     return args.choice.n_before + (uint32_t)turn.index + 1;
 }
 
+/* Word k of what a block tells, so that neighbouring blocks' lie side by side. */
+static __device__ __forceinline__ uint64_t *choice_packet(const cf_token_args &args, int k,
+                                                          int32_t block)
+{
+    return args.session.choices + k * (int32_t)gridDim.x + block;
+}
+
 /* The words of a part, and the host's wish to stop, which block 0 speaks for. */
 static __device__ __forceinline__ void publish_part(const cf_token_args &args,
                                                     const choice_part &part, bool wish,
                                                     uint32_t epoch)
 {
-    uint64_t *packets = args.session.choices + blockIdx.x * CF_CHOICE_PACKETS;
-    partial_store(packets + 0, part.raw_max, epoch);
-    partial_store(packets + 1, part.raw_sum, epoch);
-    partial_store(packets + 2, part.best, epoch);
-    partial_store(packets + 3, __int_as_float(part.id), epoch);
-    partial_store(packets + 4, part.weight, epoch);
-    partial_store(packets + 5, part.lowest, epoch);
-    partial_store(packets + 6, wish ? 1.0f : 0.0f, epoch);
+    const float words[] = {part.raw_max, part.raw_sum, part.best,         __int_as_float(part.id),
+                           part.weight,  part.lowest,  wish ? 1.0f : 0.0f};
+#pragma unroll
+    for (int k = 0; k <= CHOICE_WORDS; k++)
+        partial_store(choice_packet(args, k, (int32_t)blockIdx.x), words[k], epoch);
 }
 
+/* Returns when the lanes' blocks have told their parts. */
 static __device__ __forceinline__ choice_part read_part(const cf_token_args &args, int32_t block,
                                                         uint32_t epoch, bool &wish)
 {
-    const uint64_t *packets = args.session.choices + block * CF_CHOICE_PACKETS;
-    uint64_t v[CHOICE_WORDS + 1], begin = watchdog_begin();
+    uint64_t begin = watchdog_begin();
     float words[CHOICE_WORDS + 1];
-    for (bool is_late = true; is_late;) {
+    for (bool is_late = true; __any_sync(WARP_ALL, is_late);) {
+        uint64_t v[CHOICE_WORDS + 1];
         is_late = false;
 #pragma unroll
         for (int k = 0; k <= CHOICE_WORDS; k++)
-            v[k] = gpu_load(packets + k);
+            v[k] = gpu_load(choice_packet(args, k, block));
 #pragma unroll
         for (int k = 0; k <= CHOICE_WORDS; k++) {
             is_late = is_late || !partial_is_of(v[k], epoch);
             words[k] = partial_value(v[k]);
         }
+        if (is_late)
+            __nanosleep(LATE_PAUSE_NS);
         watchdog_check(begin);
     }
     wish = words[CHOICE_WORDS] != 0;
@@ -226,30 +253,29 @@ static __device__ __forceinline__ choice_part read_part(const cf_token_args &arg
 }
 
 /*
- * What all blocks found together, and what each did, in shared memory, the same bits in each;
- * returns to thread 0 whether the host wishes to stop, which block 0's part says.
+ * What all blocks found together, the same bits in each; what each did is in shared memory. Says
+ * thread 0 whether the host wishes to stop, which block 0's part tells.
  */
-static __device__ __forceinline__ bool gather_parts(const cf_token_args &args, uint32_t epoch,
-                                                    int thread)
+static __device__ __forceinline__ choice_part gather_parts(const cf_token_args &args,
+                                                           uint32_t epoch, bool &wish, int thread)
 {
     sample_space &space = sample_shared(args);
     choice_part part = choice_nothing();
-    bool wish = false, any = false;
-    if (thread == 0)
-        gpu_wait_count(counter_of(args, CF_COUNTER_CHOICE), epoch * gridDim.x);
-    role_sync(ROLE_BARRIER_VECTORS, N_VECTOR_THREADS);
+    wish = false;
 #pragma unroll 1
-    for (int32_t b = thread; b < (int32_t)gridDim.x; b += N_VECTOR_THREADS) {
-        choice_part found = read_part(args, b, epoch, wish);
+    for (int32_t first = 0; first < (int32_t)gridDim.x; first += N_VECTOR_THREADS) {
+        bool is_own = first + thread < (int32_t)gridDim.x, says_wish;
+        int32_t b = min(first + thread, (int32_t)gridDim.x - 1); /* lanes beyond go along */
+        choice_part found = read_part(args, b, epoch, says_wish);
         space.weights[b] = found.weight;
         space.bests[b] = found.best;
-        part = choice_merged(args, part, found);
-        any = any || wish;
+        part = choice_merged(args, part, is_own ? found : choice_nothing());
+        wish = wish || (is_own && says_wish);
     }
     part = choice_of_block(args, part, thread);
     if (thread == 0)
         choice_shared(args).all = part;
-    return any;
+    return part;
 }
 
 /* For all roles but the producer: waits for the next token; false if there is none. */

@@ -34,9 +34,11 @@ static __device__ __forceinline__ bool is_finite(const choice_part &all)
 
 /*
  * Chooses the next token and tells this block's other roles; whether the launch goes on with it.
- * Once a token, and a function of its own so that it takes no registers from the layers' loop.
+ * Not a function of its own: it would read the arguments by their address, as memory that others
+ * write, instead of as constants.
  */
-static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn turn, int thread)
+static __device__ __forceinline__ bool decide(const cf_token_args &args, token_turn turn,
+                                              int thread)
 {
     choice_state &state = choice_shared(args);
     uint32_t epoch = choice_epoch(args, turn);
@@ -49,13 +51,9 @@ static __device__ __noinline__ bool decide(const cf_token_args &args, token_turn
         state.uniform = sample_uniform(args.choice.seed, index);
     barrier_wait(&state.judged, turn.index & 1); /* this block's logits are there */
     choice_part part = choice_of_block(args, judge_own(args, index, thread), thread);
-    if (thread == 0) {
+    if (thread == 0)
         publish_part(args, part, wish, epoch);
-        gpu_count(counter_of(args, CF_COUNTER_CHOICE));
-    }
-    wish = gather_parts(args, epoch, thread);
-    sample_sync(); /* publishes what was gathered */
-    choice_part all = state.all;
+    choice_part all = gather_parts(args, epoch, wish, thread);
     bool can_choose = is_finite(all);
     cf_token token = all.id;
     if (can_choose && draws)

@@ -15,22 +15,36 @@
 
 enum { SAMPLE_BINS_PER_THREAD = CF_DRAW_BINS / N_VECTOR_THREADS };
 
+/* Where a bin's amount lies. Bins next to each other, of which those of many logits come together,
+ * are on different lines of the L2 cache; the inverse is modulo CF_DRAW_BINS. */
+enum { BIN_STRIDE = 33, BIN_STRIDE_INVERSE = 993 };
+static_assert(BIN_STRIDE * BIN_STRIDE_INVERSE % CF_DRAW_BINS == 1, "each place has one bin");
+
 static __device__ __forceinline__ void fill_bins(const cf_token_args &args,
                                                  const sample_logits &logits, bool by_weight,
                                                  const sample_interval &interval, int thread)
 {
     sample_space &space = sample_shared(args);
     cf_draw_round *round = sample_round(args);
+    uint32_t *bins = round->bins[blockIdx.x % CF_DRAW_COPIES];
     sample_each(space, logits, [&](float logit, int32_t id) {
         if (interval.holds(logit) && sample_is_kept(space, logit, id))
-            atomicAdd(&round->bins[interval.bin(logit, id)],
+            atomicAdd(&bins[interval.bin(logit, id) * BIN_STRIDE % CF_DRAW_BINS],
                       sample_amount(args, logits, by_weight, logit));
     });
     sample_meet(args, thread);
 #pragma unroll
-    for (int b = 0; b < CF_DRAW_BINS / 4; b += N_VECTOR_THREADS)
-        reinterpret_cast<uint4 *>(space.bins)[b + thread] =
-            __ldcg(reinterpret_cast<const uint4 *>(round->bins) + b + thread);
+    for (uint32_t b = 0; b < CF_DRAW_BINS / 4; b += N_VECTOR_THREADS) {
+        uint32_t sums[4] = {}, place = 4 * (b + (uint32_t)thread);
+#pragma unroll
+        for (int c = 0; c < CF_DRAW_COPIES; c++) {
+            uint4 v = __ldcg(reinterpret_cast<const uint4 *>(round->bins[c] + place));
+            sums[0] += v.x, sums[1] += v.y, sums[2] += v.z, sums[3] += v.w;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < 4; k++)
+            space.bins[(place + k) * BIN_STRIDE_INVERSE % CF_DRAW_BINS] = sums[k];
+    }
     sample_sync(); /* publishes the sums */
 }
 
@@ -70,23 +84,20 @@ static __device__ __forceinline__ uint32_t collect_bin(const cf_token_args &args
                                                        const sample_interval &interval, int thread)
 {
     sample_space &space = sample_shared(args);
-    const cf_draw_round *round = sample_round(args);
-    double own = 0, total;
+    double own = 0, sum;
+    uint32_t unused;
+    tell_members(args, logits, by_weight, [&](float logit, int32_t id) {
+        return interval.holds(logit) && interval.bin(logit, id) == space.bin &&
+               sample_is_kept(space, logit, id);
+    });
     sample_each(space, logits, [&](float logit, int32_t id) {
         if (interval.begins_with(logit, id, space.bin))
             own += (double)sample_final_weight(args, logits, logit);
     });
-    put_members(args, logits, by_weight, [&](float logit, int32_t id) {
-        return interval.holds(logit) && interval.bin(logit, id) == space.bin &&
-               sample_is_kept(space, logit, id);
-    });
-    sum_threads(space.warp_totals, own, thread, total);
-    put_sum(args, total, thread);
-    sample_meet(args, thread);
-    fetch_sums(args, round, thread);
-    uint32_t n = fetch_members(args, round, thread);
-    sample_sync(); /* publishes the members and the sums */
-    return n;
+    sum_threads(space.warp_totals, own, thread, sum); /* gathers what the threads have told */
+    if (thread == 0)
+        tell_sums(args, (float)sum, 0);
+    return hear_news(args, unused, thread);
 }
 
 /* Adds the members that the last filter has kept to their blocks' sums. They come in no order:
@@ -96,28 +107,16 @@ static __device__ __forceinline__ void add_members(const cf_token_args &args,
                                                    int thread)
 {
     sample_space &space = sample_shared(args);
-    cf_draw_member own = space.members[thread];
-    if ((uint32_t)thread < n && sample_is_kept(space, own.logit, own.id))
+    sample_member own = space.members[thread];
+    if ((uint32_t)thread < n && sample_is_kept(space, own.logit(), own.id()))
         atomicAdd_block(
             &space.added[own.block],
-            __float2uint_rn(sample_final_weight(args, logits, own.logit) * logits.unit));
+            __float2uint_rn(sample_final_weight(args, logits, own.logit()) * logits.unit));
     sample_sync(); /* gathers what is to be added */
     float unit = choice_shared(args).all.weight * 0x1p-31f;
 #pragma unroll 1
     for (int32_t b = thread; b < (int32_t)gridDim.x; b += N_VECTOR_THREADS)
         space.sums[b] += (float)space.added[b] * unit;
-}
-
-/* Unsigned numbers in the order of floats, none of them 0. */
-static __device__ __forceinline__ uint32_t ordered_bits(float value)
-{
-    uint32_t bits = __float_as_uint(value);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-static __device__ __forceinline__ float from_ordered_bits(uint32_t ordered)
-{
-    return __uint_as_float(ordered & 0x80000000u ? ordered & 0x7FFFFFFFu : ~ordered);
 }
 
 /* Cuts what the bin that was found has: from its least logit to its best. */

@@ -2,7 +2,7 @@
 #ifndef CF_CUDA_STAGE_DRAW_ORDER_CUH
 #define CF_CUDA_STAGE_DRAW_ORDER_CUH
 
-#include "backend/cuda/stage/draw_round.cuh"
+#include "backend/cuda/stage/draw_news.cuh"
 
 /* The last lane for which `condition` holds, -1 for none. */
 static __device__ __forceinline__ int last_lane(bool condition)
@@ -16,19 +16,19 @@ static __device__ __forceinline__ int last_lane(bool condition)
  */
 static __device__ __forceinline__ void find_owner(sample_space &space, double u, int lane)
 {
-    int32_t n_blocks = gridDim.x, each = (n_blocks + 31) / 32, begin = min(lane * each, n_blocks);
-    int32_t end = min(begin + each, n_blocks), found = -1;
+    int32_t n_blocks = gridDim.x, each = (n_blocks + 31) / 32, begin = lane * each, found = -1;
     double own = 0, rest = 0;
 #pragma unroll 1
-    for (int32_t b = begin; b < end; b++)
-        own += (double)space.sums[b];
+    for (int32_t b = begin; b < begin + each; b++)
+        own += b < n_blocks ? (double)space.sums[b] : 0;
     double sum = sum_lanes(own, lane), before = sum - own;
     double target = u * __shfl_sync(WARP_ALL, sum, 31);
 #pragma unroll 1
-    for (int32_t b = begin; b < end && before <= target; b++) {
-        if (space.sums[b] > 0)
+    for (int32_t b = begin; b < begin + each; b++) {
+        float here = b < n_blocks ? space.sums[b] : 0;
+        if (here > 0 && before <= target)
             found = b, rest = target - before;
-        before += (double)space.sums[b];
+        before += (double)here;
     }
     if (lane == max(last_lane(found >= 0), 0)) {
         space.owner = max(found, 0);
@@ -73,7 +73,7 @@ static __device__ __forceinline__ void find_own_id(const cf_token_args &args,
  * total; for thread 0. The owner alone knows it, and tells the others by a packet, which is
  * overwritten when all have worked on the next token.
  *
- * Where the blocks' sums are not yet in shared memory, they take a round.
+ * Where the blocks' sums are not yet in shared memory, blocks tell them first.
  */
 static __device__ __forceinline__ int32_t find_in_order(const cf_token_args &args,
                                                         const sample_logits &logits, double u,
@@ -88,20 +88,19 @@ static __device__ __forceinline__ int32_t find_in_order(const cf_token_args &arg
                 [&](float logit, int32_t id) { own += kept_weight(args, logits, logit, id); });
     double before = sum_threads(space.warp_totals, own, thread, total); /* publishes sums, too */
     if (!has_sums) {
-        const cf_draw_round *round = sample_round(args);
-        put_sum(args, total, thread);
-        sample_meet(args, thread);
-        fetch_sums(args, round, thread);
-        sample_sync(); /* publishes the sums */
+        uint32_t unused;
+        if (thread == 0)
+            tell_sums(args, (float)total, 0);
+        hear_news(args, unused, thread);
     }
     if (thread < 32)
         find_owner(space, u, thread);
     sample_sync(); /* publishes the owner */
     if (space.owner != (int32_t)blockIdx.x)
-        return thread == 0 ? __float_as_int(partial_await(told, epoch)) : -1;
+        return thread < 32 ? (int32_t)word_await(told, epoch) : -1;
     find_own_id(args, logits, before, thread);
     if (thread == 0)
-        partial_store(told, __int_as_float(space.drawn), epoch);
+        word_store(told, (uint32_t)space.drawn, epoch);
     return space.drawn;
 }
 

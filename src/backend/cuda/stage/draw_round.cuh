@@ -1,8 +1,8 @@
 /*
- * What drawing a token is made of: the logits of a block, and the ways in which blocks put together
- * what they find in them. In a round all tell and all wait; from what a round made, all of them go
- * on in the same way, so that nobody has to tell the others what to do. What one block knows, it
- * tells the others without a round.
+ * What drawing a token is made of: the logits of a block, and rounds, in which blocks add up what
+ * they find in them. In a round all add and all wait; from what a round made, all of them go on in
+ * the same way, so that nobody has to tell the others what to do. What is not added up, blocks tell
+ * each other without a round (draw_news.cuh).
  */
 #ifndef CF_CUDA_STAGE_DRAW_ROUND_CUH
 #define CF_CUDA_STAGE_DRAW_ROUND_CUH
@@ -51,7 +51,8 @@ static __device__ __forceinline__ number sum_threads(number *warps, number own, 
 struct sample_logits {
     const float *values; /* [n_vocab] */
     int32_t first;       /* the block's first id, */
-    int32_t begin, end;  /* this thread's ids */
+    int32_t begin, end;  /* this thread's ids, */
+    int32_t most;        /* and the most that a thread has */
     float best, unit;    /* of all; weights in fixed point: their sum is 2^31 */
 };
 
@@ -65,7 +66,7 @@ static __device__ __forceinline__ sample_logits sample_take(const cf_token_args 
     int32_t end = min(begin + each, own.first + own.n);
     const float *values =
         is_adjusted(args.choice, index) ? args.choice.adjusted : args.session.logits;
-    return {values, own.first, begin, end, all.best, 0x1p31f / all.weight};
+    return {values, own.first, begin, end, each, all.best, 0x1p31f / all.weight};
 }
 
 static __device__ __forceinline__ float sample_weight(const cf_token_args &args,
@@ -100,9 +101,10 @@ static __device__ __forceinline__ void sample_each(const sample_space &space,
                                                    const sample_logits &logits, visitor visit)
 {
 #pragma unroll 1
-    for (int32_t id = logits.begin; id < logits.end; id++) {
-        int32_t place = id - logits.first;
-        visit(place < SAMPLE_HELD ? space.logits[place] : __ldcg(logits.values + id), id);
+    for (int32_t i = 0; i < logits.most; i++) { /* all lanes, so that they stay together */
+        int32_t id = logits.begin + i, place = id - logits.first;
+        if (id < logits.end)
+            visit(place < SAMPLE_HELD ? space.logits[place] : __ldcg(logits.values + id), id);
     }
 }
 
@@ -185,58 +187,6 @@ static __device__ __forceinline__ void sample_meet(const cf_token_args &args, in
     for (int32_t i = blockIdx.x + gridDim.x * thread; i < N_WORDS;
          i += gridDim.x * N_VECTOR_THREADS)
         before[i] = 0;
-}
-
-/*
- * Puts into the round the logits that are wanted; of too many, their number only. The list has no
- * order. It is written again a round later at the soonest, or for the next token: all have read it.
- */
-template <class condition>
-static __device__ __forceinline__ void put_members(const cf_token_args &args,
-                                                   const sample_logits &logits, bool by_weight,
-                                                   condition is_wanted)
-{
-    const sample_space &space = sample_shared(args);
-    uint32_t *n_members = &sample_round(args)->n_members;
-    uint4 *members = reinterpret_cast<uint4 *>(args.session.draw->members);
-    sample_each(space, logits, [&](float logit, int32_t id) {
-        if (!is_wanted(logit, id))
-            return;
-        uint32_t place = atomicAdd(n_members, 1);
-        if (place < CF_DRAW_MEMBERS)
-            members[place] = make_uint4(__float_as_uint(logit), (uint32_t)id,
-                                        sample_amount(args, logits, by_weight, logit), blockIdx.x);
-    });
-}
-
-/* After the round: brings all of its list, sooner than knowing how many there are. */
-static __device__ __forceinline__ uint32_t fetch_members(const cf_token_args &args,
-                                                         const cf_draw_round *round, int thread)
-{
-    const uint4 *members = reinterpret_cast<const uint4 *>(args.session.draw->members);
-    uint4 *here = reinterpret_cast<uint4 *>(sample_shared(args).members);
-    uint32_t n = __ldcg(&round->n_members);
-    here[thread] = __ldcg(members + thread);
-    return n;
-}
-
-/* Puts the block's sum, in the order of ids, into the round. */
-static __device__ __forceinline__ void put_sum(const cf_token_args &args, double sum, int thread)
-{
-    if (thread == 0)
-        sample_round(args)->bins[blockIdx.x] = __float_as_uint((float)sum);
-}
-
-/* After the round. Each thread brings those of the blocks that it looks after: in steps of all. */
-static __device__ __forceinline__ void fetch_sums(const cf_token_args &args,
-                                                  const cf_draw_round *round, int thread)
-{
-    sample_space &space = sample_shared(args);
-#pragma unroll 1
-    for (int32_t b = thread; b < (int32_t)gridDim.x; b += N_VECTOR_THREADS) {
-        space.sums[b] = __uint_as_float(__ldcg(&round->bins[b]));
-        space.added[b] = 0;
-    }
 }
 
 #endif

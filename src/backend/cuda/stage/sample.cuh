@@ -48,6 +48,10 @@ static __device__ __forceinline__ int32_t sample_token(const cf_token_args &args
     sample_space &space = sample_shared(args);
     sample_logits logits = sample_take(args, all, index, thread);
     sample_outcome outcome = SAMPLE_LIMIT;
+    if (thread == 0) {
+        space.n_own = 0;
+        choice_shared(args).news = first_news(epoch);
+    }
     if (has_top_k(args) || has_top_p(args)) {
         outcome = filter_by_rank(args, logits, thread);
         if (outcome == SAMPLE_DRAWN)

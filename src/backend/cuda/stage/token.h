@@ -13,8 +13,7 @@
 enum {
     CF_COUNTER_RESIDUAL = CF_SCHEDULE_MAX_PHASES,
     CF_COUNTER_ATTENTION,
-    CF_COUNTER_CACHE,  /* heads whose new keys and values are in the cache */
-    CF_COUNTER_CHOICE, /* blocks that have told what they found in their logits */
+    CF_COUNTER_CACHE, /* heads whose new keys and values are in the cache */
     CF_N_COUNTERS,
     CF_COUNTER_STRIDE = 32,
 };
@@ -23,24 +22,23 @@ enum {
     CF_CHOICE_PACKETS = 8, /* room for what a block tells of its logits */
     CF_MAX_ENDS = 8,       /* tokens that end a launch */
     CF_DRAW_BINS = 2048,
-    CF_DRAW_MEMBERS = 256, /* that are compared with each other */
+    CF_DRAW_COPIES = 4, /* of the bins: so many fewer blocks add to one */
     CF_DRAW_ROUNDS = 3,
-    CF_DRAW_MAX_VOCAB = CF_DRAW_BINS * 128, /* so few ids in a bin can be compared */
+    CF_DRAW_MAX_BLOCKS = 512,  /* whose parts fit into shared memory */
+    CF_DRAW_MEMBERS = 256,     /* that are compared with each other; */
+    CF_DRAW_OWN_MEMBERS = 128, /* and of these, of one block */
+    CF_DRAW_MEMBER_PACKETS = 4,
+    CF_DRAW_NEWS_PACKETS = 3, /* what else a block tells, to each of the others */
+    CF_DRAW_MAX_VOCAB =
+        CF_DRAW_BINS * CF_DRAW_OWN_MEMBERS, /* so few ids in a bin can be compared */
 };
 
 /* What all blocks put together in one round of drawing a token; all bits 0 before it. */
 typedef struct cf_draw_round {
-    uint32_t bins[CF_DRAW_BINS]; /* amounts; or a word a block */
-    uint32_t n_members;
+    uint32_t bins[CF_DRAW_COPIES][CF_DRAW_BINS]; /* amounts */
     uint32_t most, least; /* the largest ordered_bits() of a logit, and of its negative */
-    uint32_t total;       /* amount of all logits */
+    uint32_t unused[2];   /* bins are read four at a time */
 } cf_draw_round;
-
-typedef struct cf_draw_member {
-    float logit;
-    int32_t id;
-    uint32_t amount, block;
-} cf_draw_member;
 
 /* In the GPU's memory, all bits 0 before a launch. A block is at most one round ahead of another.
  */
@@ -50,7 +48,6 @@ typedef struct cf_draw_table {
     uint64_t told; /* a packet: the token that one block has found */
     uint32_t unused_too[CF_COUNTER_STRIDE - 2];
     cf_draw_round rounds[CF_DRAW_ROUNDS]; /* round r is rounds[r % CF_DRAW_ROUNDS] */
-    cf_draw_member members[CF_DRAW_MEMBERS];
 } cf_draw_table;
 
 /* In place of a token's id: its logits are not finite numbers. No result yet: all bits set. */
@@ -107,9 +104,11 @@ typedef struct cf_token_session {
     uint32_t *counters;      /* [CF_N_COUNTERS][CF_COUNTER_STRIDE], only ever growing */
     float *logits;           /* [n_vocab] */
     float *hidden;           /* [n_layers + 1][d_model] */
-    uint64_t *choices;       /* [n_blocks][CF_CHOICE_PACKETS] packets */
-    cf_draw_table *draw;     /* for drawing a token */
-    const float *rotation;   /* [n_context][d_rotary / 2][2]: cosine, sine */
+    uint64_t *choices;       /* [CF_CHOICE_PACKETS][n_blocks] packets */
+    cf_draw_table *draw;     /* for drawing a token; */
+    uint64_t *news;          /* [2][CF_DRAW_NEWS_PACKETS][n_blocks] packets; and */
+    uint64_t *members;     /* [2][n_blocks][CF_DRAW_OWN_MEMBERS][CF_DRAW_MEMBER_PACKETS] packets */
+    const float *rotation; /* [n_context][d_rotary / 2][2]: cosine, sine */
     int32_t n_context;
 } cf_token_session;
 
