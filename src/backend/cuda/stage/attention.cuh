@@ -73,9 +73,14 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
     const uint32_t *packets = args.session.qkv + task.head * 3 * d_head;
     uint32_t epoch = layer_epoch(args, turn, layer);
     const float scale = 1.44269504f * rsqrtf((float)d_head); /* weights are powers of two */
-    for (int i = 4 * thread; i < 3 * d_head; i += 4 * N_ATTENTION_THREADS)
-        *reinterpret_cast<uint2 *>(&shared.raw[i]) =
-            activations_await(gpu_load4(packets + i), packets + i, epoch);
+    for (int first = 0; first < 3 * d_head; first += 4 * N_ATTENTION_THREADS) {
+        int i = first + 4 * thread;
+        uint4 loaded[1];
+        packets_load<activation_packets>(
+            loaded, packets, [&](int) { return i; }, 3 * d_head, epoch);
+        if (i < 3 * d_head)
+            *reinterpret_cast<uint2 *>(&shared.raw[i]) = activation_packets::values(loaded[0]);
+    }
     attention_sync(); /* publishes `raw` */
     if (thread == 0)
         trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
@@ -316,7 +321,8 @@ static __device__ __forceinline__ uint64_t *split_packets(const cf_token_args &a
     return args.session.partials + (int64_t)(task.head * max_splits + split) * (d_head + 2);
 }
 
-/* Adds element i of the splits that come this way, in their order; a group's at the same time. */
+/* Adds element i of the splits that come this way, in their order; a group's at the same time. All
+ * lanes of a warp wait together (packet.cuh). */
 template <int d_head>
 static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args &args,
                                                             const token_turn &turn,
@@ -330,7 +336,8 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
     for (int32_t first = first_split; first < n_splits; first += step * GROUP) {
         uint64_t maxima[GROUP], sums[GROUP], outputs[GROUP];
         uint64_t begin = watchdog_begin();
-        for (bool is_late = true; is_late;) {
+        bool is_late;
+        do {
             is_late = false;
 #pragma unroll
             for (int k = 0; k < GROUP; k++) {
@@ -345,7 +352,7 @@ static __device__ __forceinline__ softmax_part merge_splits(const cf_token_args 
                 is_late = is_late || !partial_is_of(maxima[k], epoch) ||
                           !partial_is_of(sums[k], epoch) || !partial_is_of(outputs[k], epoch);
             watchdog_check(begin);
-        }
+        } while (__any_sync(WARP_ALL, is_late));
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
             if (first + step * k < n_splits)
@@ -366,10 +373,16 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
     bool takes = takes_part(args.step.has_pairs, task.split, task.n_splits);
     if (takes && thread == 0)
         pair_expect(&block_shared().partner, part_bytes(d_head));
-    for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
+    for (int first = 0; first < d_head; first += N_ATTENTION_THREADS) {
+        if (first + thread / 32 * 32 >= d_head)
+            continue;
+        /* Lanes beyond go along with the last element. */
+        bool is_own = d_head % 32 == 0 || first + thread < d_head;
+        int i = is_own ? first + thread : d_head - 1;
         softmax_part all = merge_warps<d_head>(args, task, exponent, i);
         if (gives_part(args.step.has_pairs, task.split)) {
-            give_part(space<d_head>(args).partner, &block_shared().partner, d_head, all, i);
+            if (is_own)
+                give_part(space<d_head>(args).partner, &block_shared().partner, d_head, all, i);
             continue;
         }
         if (takes) {
@@ -377,12 +390,14 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
             all = merged(all, given_part(space<d_head>(args).partner, d_head, i));
         }
         if (task.split > 0) {
-            publish_part(packets, d_head, all, epoch, i);
+            if (is_own)
+                publish_part(packets, d_head, all, epoch, i);
             continue;
         }
         all = merge_splits<d_head>(args, turn, task, epoch, all, i);
-        activation_store(args.session.attention + task.head * d_head + i, all.output / all.sum,
-                         epoch);
+        if (is_own)
+            activation_store(args.session.attention + task.head * d_head + i, all.output / all.sum,
+                             epoch);
     }
     taken ^= takes ? 1 : 0;
     if (task.split == 0 && thread == 0)

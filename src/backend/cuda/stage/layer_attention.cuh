@@ -82,12 +82,13 @@ static __device__ __forceinline__ float rotated_element(const cf_layer_args &arg
     return raw[i] * space.cosines[i] + other * space.sines[i];
 }
 
-/* The value of a packet first read as `v`, when it is of `epoch`. */
+/* The value of a packet first read as `v`, when it is of `epoch`; all lanes of a warp wait together
+ * (packet.cuh). */
 static __device__ __forceinline__ float await_packet(uint64_t v, const uint64_t *packet,
                                                      uint32_t epoch)
 {
     uint64_t begin = watchdog_begin();
-    while (!partial_is_of(v, epoch)) {
+    while (__any_sync(WARP_ALL, !partial_is_of(v, epoch))) {
         __nanosleep(LATE_PAUSE_NS);
         watchdog_check(begin);
         v = gpu_load(packet);
@@ -114,8 +115,11 @@ static __device__ __forceinline__ void prepare_head(const cf_layer_args &args,
 {
     const uint64_t *packets = args.scratch.qkv + (int64_t)task.head * 3 * task.d_head;
     uint32_t epoch = layer_shared().epoch;
-    for (int i = 2 * thread; i < 3 * task.d_head; i += 2 * N_HELPER_THREADS)
+    for (int first = 0; first < 3 * task.d_head; first += 2 * N_HELPER_THREADS) {
+        int i =
+            min(first + 2 * thread, 3 * task.d_head - 2); /* lanes beyond bring the last again */
         *reinterpret_cast<float2 *>(space.raw + i) = partials_await(packets + i, epoch);
+    }
     helpers_sync(); /* publishes `raw`, cosines and sines */
     float scale = LOG2_E * rsqrtf((float)task.d_head);
     int64_t row = (int64_t)args.tensors.n_cached * args.plan.options.d_model;
@@ -357,10 +361,16 @@ static __device__ __forceinline__ void deliver_head(const cf_layer_args &args,
                                                     const layer_attention_space &space, int thread)
 {
     float maximum = weigh_groups(task, space, thread);
-    for (int i = thread; i < task.d_head; i += N_HELPER_THREADS) {
+    for (int first = 0; first < task.d_head; first += N_HELPER_THREADS) {
+        if (first + thread / 32 * 32 >= task.d_head)
+            continue;
+        bool is_own =
+            first + thread < task.d_head; /* lanes beyond go along with the last element */
+        int i = is_own ? first + thread : task.d_head - 1;
         softmax_part part = merge_groups(task, space, maximum, i);
         if (gives_part(args.has_pairs, task.split)) {
-            give_part(space.partner, &layer_shared().partner, task.d_head, part, i);
+            if (is_own)
+                give_part(space.partner, &layer_shared().partner, task.d_head, part, i);
             continue;
         }
         if (takes_part(args.has_pairs, task.split, args.n_splits)) {
@@ -368,12 +378,14 @@ static __device__ __forceinline__ void deliver_head(const cf_layer_args &args,
             part = merged(part, given_part(space.partner, task.d_head, i));
         }
         if (task.split > 0) {
-            publish_split(args, task, part, i);
+            if (is_own)
+                publish_split(args, task, part, i);
             continue;
         }
         part = merge_parts(args, task, part, i);
-        activation_store(args.scratch.attention + task.head * task.d_head + i,
-                         part.output / part.sum, layer_shared().epoch);
+        if (is_own)
+            activation_store(args.scratch.attention + task.head * task.d_head + i,
+                             part.output / part.sum, layer_shared().epoch);
     }
     if (task.split == 0 && thread == 0)
         gpu_count(layer_counter(args, CF_LAYER_COUNT_ATTENTION));

@@ -172,18 +172,14 @@ static __device__ __forceinline__ void gather_activations(const cf_layer_args &a
 {
     uint2 *destination = layer_at<uint2>(args.plan.layout.vectors[vector]);
     uint32_t epoch = layer_shared().epoch;
-    for (int32_t first = 4 * thread; first < n; first += 4 * 4 * N_HELPER_THREADS) {
+    for (int32_t first = 0; first < n; first += 4 * 4 * N_HELPER_THREADS) {
         uint4 loaded[4];
+        auto place_of = [&](int k) { return first + 4 * (thread + k * N_HELPER_THREADS); };
+        packets_load<activation_packets>(loaded, packets, place_of, n, epoch);
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            if (first + 4 * k * N_HELPER_THREADS < n)
-                loaded[k] = gpu_load4(packets + first + 4 * k * N_HELPER_THREADS);
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            int32_t i = first + 4 * k * N_HELPER_THREADS;
-            if (i < n)
-                destination[i / 4] = activations_await(loaded[k], packets + i, epoch);
-        }
+            if (place_of(k) < n)
+                destination[place_of(k) / 4] = activation_packets::values(loaded[k]);
     }
     layer_vector_ready(vector, thread);
 }

@@ -15,6 +15,16 @@ static __device__ __forceinline__ int32_t piece_at(int thread, int k)
     return PIECE * (thread + k * N_VECTOR_THREADS);
 }
 
+/* A thread's pieces of the batch that begins at `first`, of packets for n elements. */
+template <class kind>
+static __device__ __forceinline__ void load_batch(uint4 (&pieces)[BATCH_PIECES],
+                                                  const uint32_t *packets, int32_t first, int32_t n,
+                                                  uint32_t epoch, int thread)
+{
+    packets_load<kind>(
+        pieces, packets, [&](int k) { return first + piece_at(thread, k); }, n, epoch);
+}
+
 /* One thread polls for all, so that the counter's line is not the busiest place of the GPU. */
 static __device__ __forceinline__ void await_count(const cf_token_args &args, int32_t counter,
                                                    uint32_t target, int thread)
@@ -36,17 +46,14 @@ static __device__ __forceinline__ void gather(const cf_token_args &args, int32_t
 {
     char *destination = block_at<char>(args.model.schedule.shared.vectors[vector]);
     for (int32_t first = 0; first < n; first += BATCH_ELEMENTS) {
-        uint4 loaded[BATCH_PIECES];
-#pragma unroll
-        for (int k = 0; k < BATCH_PIECES; k++)
-            if (first + piece_at(thread, k) < n)
-                loaded[k] = gpu_load4(packets + first + piece_at(thread, k));
+        uint4 pieces[BATCH_PIECES];
+        load_batch<activation_packets>(pieces, packets, first, n, epoch, thread);
 #pragma unroll
         for (int k = 0; k < BATCH_PIECES; k++) {
             int32_t i = first + piece_at(thread, k);
             if (i < n)
                 *reinterpret_cast<uint2 *>(destination + 2 * i) =
-                    activations_await(loaded[k], packets + i, epoch);
+                    activation_packets::values(pieces[k]);
         }
     }
     vector_is_ready(vector, thread);
@@ -155,17 +162,14 @@ static __device__ __forceinline__ norm_sums load_residual(const cf_token_args &a
     const uint32_t *packets = args.session.residual;
     norm_sums sums = {centre, 0, 0};
     for (int32_t first = 0; first < d_model; first += BATCH_ELEMENTS) {
-        uint4 loaded[BATCH_PIECES];
-#pragma unroll
-        for (int k = 0; k < BATCH_PIECES; k++)
-            if (first + piece_at(thread, k) < d_model)
-                loaded[k] = gpu_load4(packets + first + piece_at(thread, k));
+        uint4 pieces[BATCH_PIECES];
+        load_batch<residual_packets>(pieces, packets, first, d_model, epoch, thread);
 #pragma unroll
         for (int k = 0; k < BATCH_PIECES; k++) {
             int32_t i = first + piece_at(thread, k);
             if (i >= d_model)
                 continue;
-            float4 v = residuals_await(loaded[k], packets + i, epoch);
+            float4 v = residual_packets::values(pieces[k]);
             norm_pieces(args)[i / PIECE] = v;
             sums.add(v);
         }
