@@ -218,6 +218,14 @@ static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
     return stream_list<false>(args, filling_of, part.end - part.first, place, lane);
 }
 
+/* Tiles in flight ahead of a round. While a token is chosen there is time to fill the ring, and
+ * blocks that still stream tiles of the head need the memory. */
+static __device__ __forceinline__ int32_t window_ahead(const cf_token_args &args, int32_t round)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    return round == 0 && args.choice.is_wanted ? schedule.n_producers : schedule.n_ahead;
+}
+
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
 static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                                                     const token_turn &turn, stream_place &place,
@@ -231,7 +239,8 @@ static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
         for (int stretch = has_ahead ? STRETCH_AHEAD : STRETCH_FIRST; stretch <= last; stretch++) {
             stretch_tiles part = open_stretch(schedule, round, has_ahead, stretch);
             if (has_ahead && stretch != STRETCH_AFTER_KV)
-                set_window(args, stretch == STRETCH_AHEAD ? schedule.n_ahead : schedule.n_window,
+                set_window(args,
+                           stretch == STRETCH_AHEAD ? window_ahead(args, round) : schedule.n_window,
                            place);
             if (!stream_stretch(args, turn, task, round, stretch, part, place, lane))
                 return false;
