@@ -1,7 +1,9 @@
 /*
  * The speed of prompts on this GPU: milliseconds of a step of many tokens with random weights of a
  * model's real shape, the last token's logits on the host included, beside the time of the same
- * matrix products alone, one after the other; and what the kernels between them take.
+ * matrix products alone, one after the other; and what the kernels between them take. Steps in a
+ * row heat the GPU up to its limit of power, which slows its clock; steps apart from each other, as
+ * prompts that arrive one by one, are measured too.
  *
  *     bench_prompt [MODEL [TOKENS ...]]
  *
@@ -16,8 +18,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { N_WARM_UP = 3, N_TIMES = 30 };
+enum { N_WARM_UP = 3, N_TIMES = 50 };
+
+/* Between steps apart from each other. */
+#define PAUSE_NS 40000000
 
 static int by_value(const void *a, const void *b)
 {
@@ -27,12 +33,17 @@ static int by_value(const void *a, const void *b)
 
 typedef void (*timed)(cf_backend_session *session, size_t n);
 
-/* Milliseconds of the host's clock from the call until all is done: the median, and the best. */
-static double time_host(cf_backend_session *session, size_t n, timed call, double *best)
+/* Milliseconds of the host's clock from the call until all is done, after a pause: the median, and
+ * the best. */
+static double time_apart(cf_backend_session *session, size_t n, timed call, long pause_ns,
+                         double *best)
 {
+    const struct timespec pause = {.tv_nsec = pause_ns};
     double times[N_TIMES];
     for (int i = -N_WARM_UP; i < N_TIMES; i++) {
         bench_check_cuda(cudaDeviceSynchronize());
+        if (pause_ns > 0)
+            nanosleep(&pause, NULL);
         uint64_t begin = cf_clock_ns();
         call(session, n);
         bench_check_cuda(cudaDeviceSynchronize());
@@ -42,6 +53,12 @@ static double time_host(cf_backend_session *session, size_t n, timed call, doubl
     qsort(times, N_TIMES, sizeof *times, by_value);
     *best = times[0];
     return times[N_TIMES / 2];
+}
+
+/* One after the other. */
+static double time_host(cf_backend_session *session, size_t n, timed call, double *best)
+{
+    return time_apart(session, n, call, 0, best);
 }
 
 static void step(cf_backend_session *session, size_t n)
@@ -174,12 +191,13 @@ static void time_prompt(cf_backend_session *session, const char *name, size_t n)
     double d = shape->d_model, n_layers = shape->n_layers, tokens = (double)n;
     double operations = tokens * n_layers * (8 * d * d + 4 * d * shape->d_ffn) +
                         2 * n_layers * d * tokens * (tokens + 1) + 2 * d * shape->n_vocab;
+    double ms_apart = time_apart(session, n, step, PAUSE_NS, &unused);
     double ms = time_host(session, n, step, &best);
     double ms_products = time_host(session, n, products, &best_products);
     for (int i = 0; i < 4; i++)
         us[i] = time_host(session, n, parts[i], &unused) * 1e3 / n_layers;
-    printf("%s,%zu,%.3f,%.3f,%.3f,%.0f,%.0f\n", name, n, ms, best, ms_products, tokens / ms * 1e3,
-           operations / ms * 1e-9);
+    printf("%s,%zu,%.3f,%.3f,%.3f,%.3f,%.0f,%.0f\n", name, n, ms, best, ms_apart, ms_products,
+           tokens / ms * 1e3, operations / ms * 1e-9);
     printf("# alone, us a layer: norms %.1f, append %.1f, attention %.1f, activation %.1f\n", us[0],
            us[1], us[2], us[3]);
     if (n <= 8)
@@ -193,7 +211,7 @@ int main(int argc, char **argv)
     bench_open(&bench, "bench_prompt", argc > 1 ? argv[1] : "2.8b");
     if (bench.session->prompt == NULL)
         return 1;
-    printf("model,tokens,ms_median,ms_best,ms_products_alone,tokens_per_s,tflops\n");
+    printf("model,tokens,ms_median,ms_best,ms_apart,ms_products_alone,tokens_per_s,tflops\n");
     for (int i = 0; i < (argc > 2 ? argc - 2 : 3); i++)
         time_prompt(bench.session, bench.name, argc > 2 ? bench_positions(argv[i + 2]) : usual[i]);
     bench_close(&bench);
