@@ -9,7 +9,7 @@
  *
  * All lanes of a warp wait together, also for packets that only some of them need. Lanes that leave
  * such a loop one by one stay apart: whatever the warp does together after it, a shuffle or a
- * barrier, then takes ten times as long.
+ * barrier, then takes several times as long.
  */
 #ifndef CF_CUDA_DEVICE_PACKET_CUH
 #define CF_CUDA_DEVICE_PACKET_CUH
