@@ -82,7 +82,8 @@ static void token_kernel(cf_backend_session *session, size_t n)
     bench_check(cf_cuda_launch(session, ids, n, 0, true, false, &error), &error);
 }
 
-/* The products of all layers and the head, one after the other, with nothing between them. */
+/* The products of all layers, the last one's of all tokens too, and the head, one after the other,
+ * with nothing between them. */
 static void products(cf_backend_session *session, size_t n)
 {
     const cf_shape *shape = &session->model->neox->shape;
@@ -183,21 +184,31 @@ static void activations(cf_backend_session *session, size_t n)
     kernels(session, n, 3);
 }
 
+/* Operations that the last token's logits need: of the last layer all keys and values, the rest for
+ * that token alone. */
+static double operations_of(const cf_shape *shape, size_t n)
+{
+    double d = shape->d_model, tokens = (double)n, n_pairs = tokens * (tokens + 1) / 2;
+    double rest =
+        4 * d * d + 4 * d * shape->d_ffn; /* of a token in a layer: q, dense and the MLP */
+    double whole = tokens * (4 * d * d + rest) + 4 * d * n_pairs;
+    double last = tokens * 4 * d * d + rest + 4 * d * tokens;
+    return (shape->n_layers - 1) * whole + last + 2 * d * shape->n_vocab;
+}
+
 static void time_prompt(cf_backend_session *session, const char *name, size_t n)
 {
     static const timed parts[] = {norms, appends, attentions, activations};
     const cf_shape *shape = &session->model->neox->shape;
     double best, best_products, unused, us[4];
-    double d = shape->d_model, n_layers = shape->n_layers, tokens = (double)n;
-    double operations = tokens * n_layers * (8 * d * d + 4 * d * shape->d_ffn) +
-                        2 * n_layers * d * tokens * (tokens + 1) + 2 * d * shape->n_vocab;
+    double n_layers = shape->n_layers, tokens = (double)n;
     double ms_apart = time_apart(session, n, step, PAUSE_NS, &unused);
     double ms = time_host(session, n, step, &best);
     double ms_products = time_host(session, n, products, &best_products);
     for (int i = 0; i < 4; i++)
         us[i] = time_host(session, n, parts[i], &unused) * 1e3 / n_layers;
     printf("%s,%zu,%.3f,%.3f,%.3f,%.3f,%.0f,%.0f\n", name, n, ms, best, ms_apart, ms_products,
-           tokens / ms * 1e3, operations / ms * 1e-9);
+           tokens / ms * 1e3, operations_of(shape, n) / ms * 1e-9);
     printf("# alone, us a layer: norms %.1f, append %.1f, attention %.1f, activation %.1f\n", us[0],
            us[1], us[2], us[3]);
     if (n <= 8)

@@ -6,7 +6,8 @@
  *
  * Prints CSV lines, and after '#' what is for people: the moments of a layer, in µs after its first
  * block knew that the residual is complete; mean, first and last block; and, but for --launches,
- * milliseconds a token of launches that choose their tokens, in several ways.
+ * milliseconds a token of launches that choose their tokens, in several ways. It rests as long as
+ * it works, so that the GPU's limit of power does not tell one way from another.
  */
 #include "random_model.h"
 

@@ -1,7 +1,7 @@
 /*
- * Drawing a token where filters keep few: all blocks get all logits that may be kept, in one round,
- * and each finds the token by itself, in integers, so that the order in which the logits came does
- * not matter.
+ * Drawing a token where filters keep few: all blocks get all logits that may be kept, by one
+ * exchange of news, and each finds the token by itself, in integers, so that the order in which the
+ * logits came does not matter.
  */
 #ifndef CF_CUDA_STAGE_DRAW_FEW_CUH
 #define CF_CUDA_STAGE_DRAW_FEW_CUH
