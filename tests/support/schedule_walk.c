@@ -211,12 +211,9 @@ static bool load(token_walk *walk, walk_block *block, int vector, int round)
     int32_t first = is_attention ? 0 : (vector - CF_VECTOR_FFN) * schedule->chunk;
     int32_t left = source->n - first;
     int32_t n = is_attention || left < schedule->chunk ? left : schedule->chunk;
-    bool is_counted = !schedule->chain_bound || vector == CF_VECTOR_FFN ||
-                      (is_attention && !shape->parallel_residual);
-    if (is_attention && is_counted && !may_read_attention(walk, epoch_of(walk, round)))
+    if (is_attention && !may_read_attention(walk, epoch_of(walk, round)))
         return false;
-    /* What others have made comes in, whatever this block's consumers still have to read. */
-    if (is_attention || !is_counted)
+    if (is_attention)
         hold(walk, block, vector, NOTHING);
     if (!are_there(source, first, n, epoch_of(walk, round)))
         return false;
