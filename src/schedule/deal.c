@@ -30,13 +30,27 @@ static int32_t turn_share(int32_t n, int32_t n_blocks, int32_t block)
     return (n - block + n_blocks - 1) / n_blocks;
 }
 
-static int32_t lightest(const int64_t *weights, int32_t n)
+/* Of those with fewer tiles than `most`; there is one. */
+static int32_t lightest(const int64_t *weights, const int32_t *quotas, int32_t most, int32_t n)
 {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (weights[i] < weights[best])
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (quotas[i] < most && (best < 0 || weights[i] < weights[best]))
             best = i;
     return best;
+}
+
+/*
+ * The most free tiles of a block. Where its consumers have few turns of them, as many turns as the
+ * average block needs: one more, in blocks with fewer units, is what all others would wait for.
+ */
+static int32_t most_free_tiles(const cf_schedule *schedule)
+{
+    int32_t n_tiles = 0, turn = CF_SCHEDULE_MAX_STREAM_WARPS - schedule->n_producers;
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        n_tiles += is_free(&schedule->phases[p]) ? n_tiles_of(&schedule->phases[p]) : 0;
+    int32_t n_turns = (n_tiles + turn * schedule->n_blocks - 1) / (turn * schedule->n_blocks);
+    return n_turns > CF_SCHEDULE_FEW_TURNS ? n_tiles : n_turns * turn;
 }
 
 /* Weights of one tile of qkv or up, and of one unit of residual rows. */
@@ -75,6 +89,7 @@ static int64_t attention_weight(const cf_schedule *schedule, int32_t block)
  */
 static void level(const cf_schedule *schedule, int64_t *weights, int32_t *quotas)
 {
+    int32_t most = most_free_tiles(schedule);
     for (int32_t b = 0; b < schedule->n_blocks; b++) {
         quotas[b] = 0;
         weights[b] =
@@ -83,7 +98,7 @@ static void level(const cf_schedule *schedule, int64_t *weights, int32_t *quotas
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         int32_t n_tiles = is_free(&schedule->phases[p]) ? n_tiles_of(&schedule->phases[p]) : 0;
         for (int32_t t = 0; t < n_tiles; t++) {
-            int32_t b = lightest(weights, schedule->n_blocks);
+            int32_t b = lightest(weights, quotas, most, schedule->n_blocks);
             weights[b] += tile_weight(schedule);
             quotas[b]++;
         }

@@ -12,6 +12,8 @@
 
 /* In flight per block. More does not read faster, and makes every other load wait behind it. */
 #define WINDOW_BYTES 51200
+/* Of short rows: a layer is a chain of round trips, which bytes in flight make longer. */
+#define SHORT_WINDOW_BYTES 32768
 
 /* Elements that a warp reads at a time: 16 bytes a lane. */
 #define WARP_ELEMENTS 256
@@ -206,9 +208,9 @@ static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 }
 
 /*
- * Some vectors share their place. Attention's is begun only after all products with the first
- * LayerNorm's, if readers wait for all heads; the MLP's last chunk is loaded after the others, so
- * after all products with the second LayerNorm's. A token is drawn when all are used.
+ * Some vectors share their place, where readers wait until all blocks or heads have counted.
+ * Attention's is begun only after all products with the first LayerNorm's then, and the MLP's last
+ * chunk after all with the second's. A token is drawn when all are used.
  */
 static void lay_out_vectors(cf_schedule *schedule)
 {
@@ -220,9 +222,10 @@ static void lay_out_vectors(cf_schedule *schedule)
     shared->sample = shared->total;
     shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
     shared->vectors[CF_VECTOR_ATTENTION] =
-        schedule->n_late_heads == 0 ? shared->vectors[CF_VECTOR_NORM1] : place(shared, 2 * d_model);
+        schedule->chain_bound ? place(shared, 2 * d_model) : shared->vectors[CF_VECTOR_NORM1];
     shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * max(d_model, schedule->chunk));
-    shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
+    shared->vectors[last] = schedule->chain_bound ? place(shared, 2 * schedule->chunk)
+                                                  : shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
         shared->vectors[v] = place(shared, 2 * schedule->chunk);
     shared->norm = shared->vectors[CF_VECTOR_FFN];
@@ -276,7 +279,9 @@ static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 /* Each producer has the same number of tiles in flight. */
 static int32_t choose_window(const cf_schedule *schedule)
 {
-    int32_t n_each = divide_near(WINDOW_BYTES, schedule->n_producers * schedule->slot_bytes);
+    bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
+    int32_t n_bytes = is_short ? SHORT_WINDOW_BYTES : WINDOW_BYTES;
+    int32_t n_each = divide_near(n_bytes, schedule->n_producers * schedule->slot_bytes);
     return min(max(1, n_each) * schedule->n_producers, schedule->n_slots);
 }
 
@@ -295,13 +300,17 @@ static int32_t choose_ahead(const cf_schedule *schedule)
 
 /*
  * Whoever waits for the last one to count, and then reads, makes one more round trip than needed;
- * whoever looks at what is not there yet takes memory from those that are late. Measured.
+ * whoever looks at what is not there yet takes memory from those that are late. Where a layer takes
+ * as long as its chain of waits, not as its bytes, the round trips are what counts: blocks count
+ * before they store, and what follows a layer's first chunk of the MLP is looked at without being
+ * counted. Measured.
  */
 static void choose_late(cf_schedule *schedule)
 {
     bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
-    schedule->n_late_blocks = schedule->n_blocks / (is_short ? 4 : 12);
+    schedule->n_late_blocks = is_short ? 2 * schedule->n_blocks / 3 : schedule->n_blocks / 12;
     schedule->n_late_heads = is_short ? schedule->shape.n_heads / 2 : 0;
+    schedule->chain_bound = is_short;
 }
 
 /*

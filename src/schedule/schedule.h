@@ -34,6 +34,7 @@ enum {
     CF_SCHEDULE_MAX_STREAM_WARPS = /* producers and consumers */
     CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS - CF_SCHEDULE_N_VECTOR_WARPS,
     CF_SCHEDULE_MAX_CONSUMERS = CF_SCHEDULE_MAX_STREAM_WARPS - 1,
+    CF_SCHEDULE_FEW_TURNS = 3,        /* of the consumers' with tiles of qkv and up */
     CF_SCHEDULE_FIXED_BYTES = 1280,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
@@ -136,6 +137,7 @@ typedef struct cf_schedule {
     int32_t kv_least;        /* positions of a tile of the KV cache, where there are as many */
     int32_t n_late_blocks;   /* readers begin when all have counted but so many blocks, */
     int32_t n_late_heads;    /* or heads: what is late they look at until it is there */
+    bool chain_bound;        /* a layer is a chain of waits: see choose_late() */
     int32_t n_phases;        /* the LM head is the last */
     cf_phase phases[CF_SCHEDULE_MAX_PHASES];
     cf_shared_layout shared;

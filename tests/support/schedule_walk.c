@@ -211,9 +211,12 @@ static bool load(token_walk *walk, walk_block *block, int vector, int round)
     int32_t first = is_attention ? 0 : (vector - CF_VECTOR_FFN) * schedule->chunk;
     int32_t left = source->n - first;
     int32_t n = is_attention || left < schedule->chunk ? left : schedule->chunk;
-    if (is_attention && !may_read_attention(walk, epoch_of(walk, round)))
+    bool is_counted = !schedule->chain_bound || vector == CF_VECTOR_FFN ||
+                      (is_attention && !shape->parallel_residual);
+    if (is_attention && is_counted && !may_read_attention(walk, epoch_of(walk, round)))
         return false;
-    if (is_attention)
+    /* What others have made comes in, whatever this block's consumers still have to read. */
+    if (is_attention || !is_counted)
         hold(walk, block, vector, NOTHING);
     if (!are_there(source, first, n, epoch_of(walk, round)))
         return false;

@@ -98,6 +98,20 @@ static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t 
     return done != 0;
 }
 
+/* Whether phases of two barriers are complete, in one round trip and without waiting. */
+static __device__ __forceinline__ bool barriers_test(uint64_t *a, uint32_t parity_a, uint64_t *b,
+                                                     uint32_t parity_b)
+{
+    uint32_t done;
+    asm volatile("{ .reg .pred p, q; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
+                 "  mbarrier.test_wait.parity.shared.b64 q, [%3], %4;"
+                 "  and.pred p, p, q; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(a)), "r"(parity_a), "r"(shared_address(b)), "r"(parity_b)
+                 : "memory");
+    return done != 0;
+}
+
 /*
  * Returns when the phase of this parity is complete. Parity cannot tell a phase from the next but
  * one, so whoever waits must have waited for every phase before.

@@ -33,7 +33,7 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     if (threadIdx.x == 0) {
         barrier_init(&block.query, N_ATTENTION_THREADS);
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
-        barrier_init(&block.published, 1);
+        barrier_init(&block.published, args.model.shares[blockIdx.x].n_units);
         barrier_init(&block.partner, 1);
         block.n_published = 0;
         barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);
@@ -44,18 +44,15 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     barriers_publish();
 }
 
-/* What consumers look up of a phase; a vector is waited for where its first phase begins. */
+/* What consumers look up of a phase. */
 static __device__ __forceinline__ void init_phases(const cf_schedule &schedule)
 {
     int32_t p = threadIdx.x;
     if (p >= schedule.n_phases)
         return;
     const cf_phase &phase = schedule.phases[p];
-    bool is_same =
-        p > 0 && p < schedule.n_phases - 1 && schedule.phases[p - 1].input == phase.input;
     block_shared().phases[p] = {schedule.shared.vectors[phase.input], phase.n_columns,
-                                (int16_t)(is_same ? -1 : phase.input), (int16_t)phase.part,
-                                phase.matrix};
+                                (int16_t)phase.input, (int16_t)phase.part, phase.matrix};
 }
 
 static __device__ __forceinline__ void init_block(const cf_token_args &args)

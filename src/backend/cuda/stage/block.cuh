@@ -18,7 +18,7 @@
 struct phase_entry {
     int32_t vector; /* where its input lies */
     int32_t n_columns;
-    int16_t input; /* cf_vector; -1: that of the phase before */
+    int16_t input; /* cf_vector */
     int16_t part;
     int32_t matrix;
 };
@@ -30,7 +30,7 @@ struct block_state {
     uint64_t ready[CF_N_VECTORS];          /* a layer's vector is there */
     uint64_t query;                        /* a layer's rotated query is there */
     uint64_t attended;                     /* consumers have gone through the layer's KV tiles */
-    uint64_t published;                    /* the block's part of the residual is out */
+    uint64_t published;                    /* all units of the block's residual are out */
     uint64_t partner;                      /* the paired block's part of the head is there */
     phase_entry phases[CF_SCHEDULE_MAX_PHASES];
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
@@ -175,10 +175,10 @@ struct round_stream {
         return t >= kv_begin && t < kv_end;
     }
 
-    /* The block's tile that the stream's t-th, not of the KV cache, is. */
+    /* The block's tile that the stream's t-th is, if not of the KV cache. */
     __device__ __forceinline__ int32_t tile(int32_t t) const
     {
-        return first + (t < kv_begin ? t : t - (kv_end - kv_begin));
+        return first + (t < kv_end ? t : t - (kv_end - kv_begin));
     }
 };
 

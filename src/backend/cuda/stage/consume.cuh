@@ -7,12 +7,14 @@
 #include "backend/cuda/stage/block.cuh"
 #include "backend/cuda/stage/product.cuh"
 
-/* Counts a tile of up; the block's last one of the phase in a layer tells the others. */
+/*
+ * Counts a tile of up; the block's last one of the phase in a layer tells the others. That only
+ * says when to look, so it may be on its way while the tile is still being activated and stored.
+ */
 static __device__ __forceinline__ void count_tile(const cf_token_args &args, int32_t phase,
                                                   int lane)
 {
     block_state &block = block_shared();
-    __syncwarp();
     if (lane != 0 ||
         atomicAdd_block(&block.n_done[phase], 1) + 1 < block.share.n_phase_tiles[phase])
         return;
@@ -45,18 +47,31 @@ static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, 
     return all || dense_alone;
 }
 
+/* Counts a unit of the residual, likewise. */
+static __device__ __forceinline__ void count_unit(const cf_token_args &args, int32_t layer,
+                                                  int lane)
+{
+    block_state &block = block_shared();
+    if (lane != 0 || atomicAdd_block(&block.n_published, 1) + 1 < (uint32_t)block.share.n_units)
+        return;
+    block.n_published = 0;
+    gpu_count(counter_of(args, CF_COUNTER_RESIDUAL));
+    trace(args, layer, CF_TRACE_PUBLISHED);
+}
+
 /* Adds the parts of a unit to the block's own residual, in a fixed order, and publishes it. */
 static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
                                                     const token_turn &turn, const cf_tile &tile,
                                                     int32_t layer, uint32_t n_arrived, int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
-    block_state &block = block_shared();
     bool parallel = schedule.shape.parallel_residual, dense_alone = !parallel && n_arrived == 1;
     int32_t first = parallel || dense_alone ? 0 : 1, last = dense_alone ? 1 : schedule.n_parts;
     uint32_t epoch = layer_epoch(args, turn, layer);
     if (!parallel)
         epoch = 2 * epoch - (dense_alone ? 1 : 0);
+    if (schedule.chain_bound)
+        count_unit(args, layer, lane);
     if (lane < tile.n_rows) {
         int32_t place = tile.unit * schedule.unit_rows + lane;
         float *own = block_at<float>(schedule.shared.residual) + place;
@@ -67,12 +82,10 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
         *own += sum;
         residual_store(args.session.residual + tile.row + lane, *own, epoch);
     }
-    if (lane != 0 || atomicAdd_block(&block.n_published, 1) + 1 < (uint32_t)block.share.n_units)
-        return;
-    block.n_published = 0;
-    barrier_arrive(&block.published);
-    gpu_count(counter_of(args, CF_COUNTER_RESIDUAL));
-    trace(args, layer, CF_TRACE_PUBLISHED);
+    if (!schedule.chain_bound)
+        count_unit(args, layer, lane);
+    if (lane == 0)
+        barrier_arrive(&block_shared().published);
 }
 
 /* What a warp keeps of the phase that its tile belongs to. */
@@ -87,30 +100,20 @@ struct consume_place {
     int warp, lane;
     int32_t t; /* the tile of the round that is its next */
     ring_place ring;
-    uint32_t parities; /* bit v: of the phase of vector v's barrier that is to be waited for next */
+    uint32_t round_parity; /* of the LayerNorm that the next round begins with */
 };
 
 /*
- * Waits for the inputs of all phases from `first` on, also of those that this warp has no tile of:
- * a parity cannot tell one layer from the next but one.
+ * Waits for what the phase's tiles are multiplied with. Each layer of the launch has every vector
+ * once, so that its number says the parity, also to a warp that had no tile for the vector in the
+ * layer before: when the LayerNorm came that a round begins with, all of the layer before was done.
  */
-static __device__ __forceinline__ void await_inputs(consume_place &place, int32_t first,
-                                                    int32_t last)
-{
-    for (int32_t p = first; p <= last; p++) {
-        int32_t input = block_shared().phases[p].input;
-        if (input < 0)
-            continue;
-        barrier_wait(&block_shared().ready[input], place.parities >> input & 1);
-        place.parities ^= 1u << input;
-    }
-}
-
-static __device__ __forceinline__ void enter_phase(consume_place &place, consume_phase &phase,
-                                                   int32_t index)
+static __device__ __forceinline__ void enter_phase(consume_phase &phase, int32_t index,
+                                                   uint32_t layer)
 {
     phase_entry entered = block_shared().phases[index];
-    await_inputs(place, phase.index + 1, index);
+    if (entered.input != CF_VECTOR_NORM1)
+        barrier_wait(&block_shared().ready[entered.input], layer & 1);
     phase = {index, entered.matrix, entered.n_columns, entered.part,
              block_at<char>(entered.vector)};
 }
@@ -125,10 +128,14 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args, const 
         if (has_row)
             activation_store(args.session.qkv + row, sum, layer_epoch(args, turn, layer));
     } else if (phase.matrix == CF_MATRIX_UP) {
+        bool is_ahead = args.model.schedule.chain_bound;
+        if (is_ahead)
+            count_tile(args, tile.phase, lane);
         sum = activate(args.model.schedule.shape.activation, sum);
         if (has_row)
             activation_store(args.session.ffn + row, sum, layer_epoch(args, turn, layer));
-        count_tile(args, tile.phase, lane);
+        if (!is_ahead)
+            count_tile(args, tile.phase, lane);
     } else if (phase.matrix == CF_MATRIX_HEAD) {
         if (has_row)
             args.session.logits[row] = sum;
@@ -153,16 +160,17 @@ static __device__ __forceinline__ void leave_slot(ring_place place, int lane)
     barrier_arrive_warp(&block_shared().empty[place.slot], lane);
 }
 
-/* The biases of a round's tiles; of a tile, each lane's row. */
+/*
+ * The biases of a round's tiles; of a tile, each lane's row. Tiles of the KV cache get some other
+ * tile's, which nobody uses: to tell them apart would cost more.
+ */
 struct bias_stream {
     const float *first;
-    int32_t n_rows;
+    int32_t n_rows, last;
 
     __device__ __forceinline__ float load(const round_stream &stream, int32_t t, int lane) const
     {
-        if (lane >= n_rows || t >= stream.n || stream.is_kv(t))
-            return 0;
-        return __ldg(first + stream.tile(t) * n_rows + lane);
+        return lane < n_rows ? __ldg(first + min(stream.tile(t), last) * n_rows + lane) : 0;
     }
 };
 
@@ -171,7 +179,8 @@ static __device__ __forceinline__ bias_stream round_biases(const cf_token_args &
     const cf_schedule &schedule = args.model.schedule;
     int64_t layer = round < schedule.shape.n_layers ? round : 0;
     int64_t place = (layer * schedule.n_blocks + blockIdx.x) * schedule.max_tiles;
-    return {args.model.biases + place * schedule.bias_rows, schedule.bias_rows};
+    return {args.model.biases + place * schedule.bias_rows, schedule.bias_rows,
+            schedule.max_tiles - 1};
 }
 
 /* One tile of the KV cache. */
@@ -209,11 +218,11 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     bias_stream biases = round_biases(args, round);
     bool is_head = round == schedule.shape.n_layers;
     bool finished_kv = is_head || task.head < 0;
-    consume_phase phase = {is_head ? schedule.n_phases - 2 : -1};
+    consume_phase phase = {-1};
     float bias = biases.load(stream, place.t, place.lane);
     /* Also protects what attention of the layer before has read of this warp's part. */
-    if (!is_head)
-        enter_phase(place, phase, 0);
+    barrier_wait(&block_shared().ready[CF_VECTOR_NORM1], place.round_parity);
+    place.round_parity ^= 1;
     for (; place.t < stream.n; place.t += schedule.n_consumers) {
         /* Fetched a tile ahead: it comes from far. */
         float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
@@ -226,7 +235,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
         } else {
             cf_tile tile = tiles[stream.tile(place.t)];
             if (tile.phase != phase.index)
-                enter_phase(place, phase, tile.phase);
+                enter_phase(phase, tile.phase, (uint32_t)(turn.n_layers(args) + round));
             const char *slot = await_slot(args, place.ring);
             float sum = tile_product<format, most_rows>(slot, phase.vector, tile.n_rows,
                                                         phase.n_columns, place.lane);
@@ -239,7 +248,6 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     place.t -= stream.n;
     if (!finished_kv)
         finish_kv(place.lane);
-    await_inputs(place, phase.index + 1, schedule.n_phases - (is_head ? 1 : 2));
 }
 
 /* Publishes the warp's logits of this token to the block's vector warps. */

@@ -102,6 +102,28 @@ static __device__ __forceinline__ void await_landing(stream_place &place, int32_
     }
 }
 
+/*
+ * Returns when the next slot has room, and few enough tiles are in flight for one more; false if
+ * there will be none. A producer that is alone finds it so mostly, and needs but one look; two are
+ * ahead of the memory.
+ */
+template <bool is_alone>
+static __device__ __forceinline__ bool await_slot_to_fill(stream_place &place)
+{
+    block_state &block = block_shared();
+    if (is_alone && place.n_in_flight == place.n_window &&
+        barriers_test(&block.empty[place.next.slot], place.next.parity ^ 1,
+                      &block.full[place.oldest.slot], place.oldest.parity)) {
+        place.n_in_flight--;
+        ring_advance(place.oldest, place.n_producers, place.n_slots);
+        return true;
+    }
+    if (!await_room(place))
+        return false;
+    await_landing(place, place.n_window - 1);
+    return true;
+}
+
 /* Fills the next slot. */
 template <bool is_kv>
 static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
@@ -134,7 +156,7 @@ static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
  * Streams this producer's share of a list of n. Each lane works out what fills one of the next 32
  * slots, so that hardly anything is left to do between the waits.
  */
-template <bool is_kv, class describer>
+template <bool is_alone, bool is_kv, class describer>
 static __device__ __forceinline__ bool stream_list(const cf_token_args &args,
                                                    const describer &filling_of, int32_t n,
                                                    stream_place &place, int lane)
@@ -142,13 +164,18 @@ static __device__ __forceinline__ bool stream_list(const cf_token_args &args,
 #pragma unroll 1
     while (place.index < n) {
         slot_filling mine = filling_of(min(place.index + lane * place.n_producers, n - 1));
+        slot_filling filling = {};
+        if (is_alone)
+            filling = mine.of_lane(0);
 #pragma unroll 1
         for (int k = 0; k < 32 && place.index < n; k++) {
-            slot_filling filling = mine.of_lane(k);
-            if (!await_room(place))
+            if (!is_alone)
+                filling = mine.of_lane(k);
+            if (!await_slot_to_fill<is_alone>(place))
                 return false;
-            await_landing(place, place.n_window - 1);
             fill_slot<is_kv>(args, filling, place, lane);
+            if (is_alone)
+                filling = mine.of_lane(k + 1); /* on its way while the next slot is waited for */
             place.index += place.n_producers;
         }
     }
@@ -200,6 +227,7 @@ static __device__ __forceinline__ stretch_tiles open_stretch(const cf_schedule &
                                       : stretch_tiles{middle, share.n_layer_tiles};
 }
 
+template <bool is_alone>
 static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
                                                       const token_turn &turn, const head_task &task,
                                                       int32_t round, int stretch,
@@ -211,11 +239,11 @@ static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
         if (round == 0 && turn.index > 0 && task.begin < task.end)
             await_cache(args, turn);
         auto filling_of = [&](int32_t i) { return kv_filling(args, task, round, i); };
-        if (!stream_list<true>(args, filling_of, task.n_tiles, place, lane))
+        if (!stream_list<is_alone, true>(args, filling_of, task.n_tiles, place, lane))
             return false;
     }
     auto filling_of = [&](int32_t i) { return tile_filling(args, tiles[part.first + i], round); };
-    return stream_list<false>(args, filling_of, part.end - part.first, place, lane);
+    return stream_list<is_alone, false>(args, filling_of, part.end - part.first, place, lane);
 }
 
 /* Tiles in flight ahead of a round. While a token is chosen there is time to fill the ring, and
@@ -227,6 +255,7 @@ static __device__ __forceinline__ int32_t window_ahead(const cf_token_args &args
 }
 
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
+template <bool is_alone>
 static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                                                     const token_turn &turn, stream_place &place,
                                                     int lane)
@@ -242,7 +271,7 @@ static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                 set_window(args,
                            stretch == STRETCH_AHEAD ? window_ahead(args, round) : schedule.n_window,
                            place);
-            if (!stream_stretch(args, turn, task, round, stretch, part, place, lane))
+            if (!stream_stretch<is_alone>(args, turn, task, round, stretch, part, place, lane))
                 return false;
         }
     }
@@ -250,18 +279,30 @@ static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
 }
 
 /* The next token's first weights flow while the one before is still being finished. */
-static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int producer,
-                                                    int lane)
+template <bool is_alone>
+static __device__ __forceinline__ void stream_tokens(const cf_token_args &args, int producer,
+                                                     int lane)
 {
     stream_place place = {{producer, 0}, {producer, 0}, 0, producer};
     set_window(args, args.model.schedule.n_window, place);
-    place.n_slots = fresh(args.model.schedule.n_slots);
-    place.n_producers = fresh(args.model.schedule.n_producers);
+    /* What a shuffle gives stays in a register; what memory gives is asked for again. */
+    place.n_slots = args.model.schedule.n_slots;
+    place.n_slots = is_alone ? __shfl_sync(WARP_ALL, place.n_slots, 0) : fresh(place.n_slots);
+    place.n_producers = is_alone ? 1 : fresh(args.model.schedule.n_producers);
     place.is_stopped = &choice_shared(args).is_stopped;
     token_turn turn = {0};
-    while (stream_token(args, turn, place, lane) && next_turn(args, turn))
+    while (stream_token<is_alone>(args, turn, place, lane) && next_turn(args, turn))
         continue;
     await_landing(place, 0); /* nothing may be under way when the block ends */
+}
+
+static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int producer,
+                                                    int lane)
+{
+    if (args.model.schedule.n_producers == 1)
+        stream_tokens<true>(args, producer, lane);
+    else
+        stream_tokens<false>(args, producer, lane);
 }
 
 #endif

@@ -63,11 +63,13 @@ static __device__ __forceinline__ void gather_attention(const cf_token_args &arg
                                                         const token_turn &turn, int32_t layer,
                                                         int thread)
 {
-    uint32_t epoch = layer_epoch(args, turn, layer);
-    const cf_shape &shape = args.model.schedule.shape;
-    await_count(args, CF_COUNTER_ATTENTION,
-                epoch * shape.n_heads - (uint32_t)args.model.schedule.n_late_heads, thread);
-    gather(args, CF_VECTOR_ATTENTION, args.session.attention, shape.d_model, epoch, thread);
+    const cf_schedule &schedule = args.model.schedule;
+    uint32_t epoch = layer_epoch(args, turn, layer), n_heads = (uint32_t)schedule.shape.n_heads;
+    if (!schedule.chain_bound || !schedule.shape.parallel_residual)
+        await_count(args, CF_COUNTER_ATTENTION, epoch * n_heads - (uint32_t)schedule.n_late_heads,
+                    thread);
+    gather(args, CF_VECTOR_ATTENTION, args.session.attention, schedule.shape.d_model, epoch,
+           thread);
     if (thread == 0)
         trace(args, layer, CF_TRACE_ATTENTION_LOADED);
 }
@@ -81,7 +83,8 @@ static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, con
     for (int32_t chunk = 0; chunk < schedule.n_chunks; chunk++) {
         int32_t p = first + chunk;
         const cf_phase &phase = schedule.phases[p];
-        await_count(args, p, epoch * phase.n_blocks, thread);
+        if (chunk == 0 || !schedule.chain_bound)
+            await_count(args, p, epoch * phase.n_blocks, thread);
         gather(args, CF_VECTOR_FFN + chunk, args.session.ffn + phase.row, phase.n_rows, epoch,
                thread);
     }
