@@ -190,7 +190,7 @@ static int32_t n_free_tiles(const cf_schedule *schedule, int32_t block)
  */
 static bool has_all_turns(const cf_schedule *schedule, int32_t block)
 {
-    int32_t turn = CF_SCHEDULE_MAX_STREAM_WARPS - schedule->n_producers;
+    int32_t turn = CF_SCHEDULE_N_STREAM_WARPS(schedule->shape.d_head) - schedule->n_producers;
     int32_t n_mean = (n_free_tiles(schedule, -1) + schedule->n_blocks - 1) / schedule->n_blocks;
     int32_t n_turns = (n_mean + turn - 1) / turn, n = n_free_tiles(schedule, block);
     if (n_turns > CF_SCHEDULE_FEW_TURNS)

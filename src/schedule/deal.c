@@ -46,7 +46,8 @@ static int32_t lightest(const int64_t *weights, const int32_t *quotas, int32_t m
  */
 static int32_t most_free_tiles(const cf_schedule *schedule)
 {
-    int32_t n_tiles = 0, turn = CF_SCHEDULE_MAX_STREAM_WARPS - schedule->n_producers;
+    int32_t n_tiles = 0;
+    int32_t turn = CF_SCHEDULE_N_STREAM_WARPS(schedule->shape.d_head) - schedule->n_producers;
     for (int32_t p = 0; p < schedule->n_phases; p++)
         n_tiles += is_free(&schedule->phases[p]) ? n_tiles_of(&schedule->phases[p]) : 0;
     int32_t n_turns = (n_tiles + turn * schedule->n_blocks - 1) / (turn * schedule->n_blocks);

@@ -12,8 +12,6 @@
 
 /* In flight per block. More does not read faster, and makes every other load wait behind it. */
 #define WINDOW_BYTES 51200
-/* Of short rows: a layer is a chain of round trips, which bytes in flight make longer. */
-#define SHORT_WINDOW_BYTES 32768
 
 /* Elements that a warp reads at a time: 16 bytes a lane. */
 #define WARP_ELEMENTS 256
@@ -195,7 +193,7 @@ static void add_phases(cf_schedule *schedule)
  */
 static int32_t attention_bytes(int32_t d_head)
 {
-    int32_t n_partial = (CF_SCHEDULE_MAX_CONSUMERS + 1) * (d_head + 2);
+    int32_t n_partial = (CF_SCHEDULE_MOST_CONSUMERS(d_head) + 1) * (d_head + 2);
     return 4 * (n_partial + d_head + d_head) + 2 * 4 * d_head;
 }
 
@@ -271,7 +269,7 @@ int32_t cf_ring_consumers(int32_t n_fitting, int32_t most, int32_t n_producers, 
 
 static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 {
-    int32_t most = CF_SCHEDULE_MAX_STREAM_WARPS - schedule->n_producers;
+    int32_t most = CF_SCHEDULE_N_STREAM_WARPS(schedule->shape.d_head) - schedule->n_producers;
     schedule->n_consumers =
         cf_ring_consumers(n_fitting, most, schedule->n_producers, &schedule->n_slots);
 }
@@ -279,9 +277,7 @@ static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 /* Each producer has the same number of tiles in flight. */
 static int32_t choose_window(const cf_schedule *schedule)
 {
-    bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
-    int32_t n_bytes = is_short ? SHORT_WINDOW_BYTES : WINDOW_BYTES;
-    int32_t n_each = divide_near(n_bytes, schedule->n_producers * schedule->slot_bytes);
+    int32_t n_each = divide_near(WINDOW_BYTES, schedule->n_producers * schedule->slot_bytes);
     return min(max(1, n_each) * schedule->n_producers, schedule->n_slots);
 }
 

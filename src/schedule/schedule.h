@@ -28,17 +28,22 @@ enum {
     CF_SCHEDULE_MAX_SLOTS = 32,
     CF_SCHEDULE_MAX_SPLITS = 16,
     CF_SCHEDULE_MAX_WARPS = 20, /* of a block: then a thread has 96 registers */
-    CF_SCHEDULE_N_ATTENTION_WARPS = 4,
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
     CF_SCHEDULE_MAX_PRODUCERS = 2,
-    CF_SCHEDULE_MAX_STREAM_WARPS = /* producers and consumers */
-    CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS - CF_SCHEDULE_N_VECTOR_WARPS,
-    CF_SCHEDULE_MAX_CONSUMERS = CF_SCHEDULE_MAX_STREAM_WARPS - 1,
     CF_SCHEDULE_FEW_TURNS = 3,        /* of the consumers' with tiles of qkv and up */
     CF_SCHEDULE_FIXED_BYTES = 1280,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
 };
+
+/*
+ * Warps of a block by the width of a head: those that attend, to which 96 elements are one turn or
+ * 128; those that are left to stream and to multiply; and the most that multiply.
+ */
+#define CF_SCHEDULE_N_ATTENTION_WARPS(d_head) ((d_head) <= 96 ? 3 : 4)
+#define CF_SCHEDULE_N_STREAM_WARPS(d_head)                                                         \
+    (CF_SCHEDULE_MAX_WARPS - CF_SCHEDULE_N_VECTOR_WARPS - CF_SCHEDULE_N_ATTENTION_WARPS(d_head))
+#define CF_SCHEDULE_MOST_CONSUMERS(d_head) (CF_SCHEDULE_N_STREAM_WARPS(d_head) - 1)
 
 /* What a GPU allows. */
 typedef struct cf_gpu_limits {

@@ -22,7 +22,7 @@ typedef struct shared_values {
 typedef struct walk_block {
     int32_t ring[CF_SCHEDULE_MAX_SLOTS]; /* the tile in each slot, or NOTHING */
     int32_t next_issued[CF_SCHEDULE_MAX_PRODUCERS];
-    int32_t next_tile[CF_SCHEDULE_MAX_CONSUMERS];
+    int32_t next_tile[CF_SCHEDULE_MAX_WARPS];
     int32_t n_vectors;      /* loaded so far: the vector warps' place in their program */
     int32_t n_attended;     /* layers, of all tokens */
     int held[CF_N_VECTORS]; /* the round whose vector lies in its place, or NOTHING */

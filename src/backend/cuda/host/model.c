@@ -264,7 +264,8 @@ static cf_status prepare_kernel(cf_backend_model *model, cf_error *error)
 {
     const cf_schedule *schedule = &model->schedule;
     uint32_t n_warps = (uint32_t)schedule->n_consumers + (uint32_t)schedule->n_producers +
-                       CF_SCHEDULE_N_ATTENTION_WARPS + CF_SCHEDULE_N_VECTOR_WARPS;
+                       CF_SCHEDULE_N_ATTENTION_WARPS(schedule->shape.d_head) +
+                       CF_SCHEDULE_N_VECTOR_WARPS;
     model->grid = (cf_cuda_grid){.kernel = kernel_of(schedule->shape.d_head, model->weights),
                                  .n_blocks = (uint32_t)schedule->n_blocks,
                                  .n_threads = 32 * n_warps,

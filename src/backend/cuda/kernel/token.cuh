@@ -31,9 +31,9 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
     if (threadIdx.x < CF_SCHEDULE_MAX_PHASES)
         block.n_done[threadIdx.x] = 0;
     if (threadIdx.x == 0) {
-        barrier_init(&block.query, N_ATTENTION_THREADS);
+        barrier_init(&block.query, N_ATTENTION_THREADS(args.model.schedule.shape.d_head));
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
-        barrier_init(&block.published, args.model.shares[blockIdx.x].n_units);
+        barrier_init(&block.published, WARP_ARRIVALS * args.model.shares[blockIdx.x].n_units);
         barrier_init(&block.partner, 1);
         block.n_published = 0;
         barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);
@@ -86,10 +86,10 @@ __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
         stage_consume<format, d_head>(args, warp, lane);
     else if (warp < n_first)
         stage_stream(args, warp - n_consumers, lane);
-    else if (warp < n_first + CF_SCHEDULE_N_ATTENTION_WARPS)
+    else if (warp < n_first + CF_SCHEDULE_N_ATTENTION_WARPS(d_head))
         stage_attention<d_head>(args, threadIdx.x - 32 * n_first);
     else
-        stage_vectors<format>(args, threadIdx.x - 32 * n_first - N_ATTENTION_THREADS);
+        stage_vectors<format>(args, threadIdx.x - 32 * n_first - N_ATTENTION_THREADS(d_head));
 }
 
 /* The host's way to the kernels of one head width: a file each, so that they compile side by side.

@@ -28,12 +28,12 @@ template <int d_head> struct head_lanes {
 
 /* The work space in shared memory, in the order of attention_bytes() of the schedule. */
 template <int d_head> struct attention_space {
-    float parts[CF_SCHEDULE_MAX_CONSUMERS][d_head + 2]; /* output, maximum, sum */
-    float query[d_head];                                /* rotated, scaled */
-    float2 rotation[d_head / 2];                        /* of the new position: cosine, sine */
-    uint16_t raw[3 * d_head];                           /* q, k, v as they come */
-    uint16_t key[d_head];                               /* rotated */
-    float partner[d_head + 2];                          /* as parts: of the paired block */
+    float parts[CF_SCHEDULE_MOST_CONSUMERS(d_head)][d_head + 2]; /* output, maximum, sum */
+    float query[d_head];                                         /* rotated, scaled */
+    float2 rotation[d_head / 2]; /* of the new position: cosine, sine */
+    uint16_t raw[3 * d_head];    /* q, k, v as they come */
+    uint16_t key[d_head];        /* rotated */
+    float partner[d_head + 2];   /* as parts: of the paired block */
 };
 
 template <int d_head>
@@ -42,9 +42,9 @@ static __device__ __forceinline__ attention_space<d_head> &space(const cf_token_
     return *block_at<attention_space<d_head>>(args.model.schedule.shared.attention);
 }
 
-static __device__ __forceinline__ void attention_sync()
+template <int d_head> static __device__ __forceinline__ void attention_sync()
 {
-    role_sync(ROLE_BARRIER_ATTENTION, N_ATTENTION_THREADS);
+    role_sync(ROLE_BARRIER_ATTENTION, N_ATTENTION_THREADS(d_head));
 }
 
 static __device__ __forceinline__ float from_f16(uint16_t half)
@@ -73,7 +73,7 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
     const uint32_t *packets = args.session.qkv + task.head * 3 * d_head;
     uint32_t epoch = layer_epoch(args, turn, layer);
     const float scale = 1.44269504f * rsqrtf((float)d_head); /* weights are powers of two */
-    for (int first = 0; first < 3 * d_head; first += 4 * N_ATTENTION_THREADS) {
+    for (int first = 0; first < 3 * d_head; first += 4 * N_ATTENTION_THREADS(d_head)) {
         int i = first + 4 * thread;
         uint4 loaded[1];
         packets_load<activation_packets>(
@@ -81,13 +81,13 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
         if (i < 3 * d_head)
             *reinterpret_cast<uint2 *>(&shared.raw[i]) = activation_packets::values(loaded[0]);
     }
-    attention_sync(); /* publishes `raw` */
+    attention_sync<d_head>(); /* publishes `raw` */
     if (thread == 0)
         trace(args, layer, CF_TRACE_ATTENTION_BEGIN);
     int64_t row =
         (int64_t)(layer * args.model.schedule.shape.n_heads + task.head) * args.session.n_context +
         turn.pos(args);
-    for (int i = thread; i < d_head; i += N_ATTENTION_THREADS) {
+    for (int i = thread; i < d_head; i += N_ATTENTION_THREADS(d_head)) {
         uint16_t key = __half_as_ushort(
             __float2half_rn(rotated(args, shared.rotation, shared.raw + d_head, i)));
         shared.query[i] = scale * rotated(args, shared.rotation, shared.raw, i);
@@ -99,7 +99,7 @@ static __device__ __forceinline__ void prepare(const cf_token_args &args, const 
     }
     /* Publishes `query` to the consumers, and with `key` to the other attention warps. */
     barrier_arrive(&block_shared().query);
-    attention_sync();
+    attention_sync<d_head>();
 }
 
 /* A softmax on the way: its largest exponent, sum and output so far. */
@@ -288,12 +288,13 @@ static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &
                                                            const head_task &task, float exponent,
                                                            int i)
 {
+    constexpr int most = CF_SCHEDULE_MOST_CONSUMERS(d_head);
     const attention_space<d_head> &shared = space<d_head>(args);
     int n_parts = min(task.n_tiles, args.model.schedule.n_consumers);
     softmax_part all = {task.has_new ? exponent : -1e30f, 0, 0};
-    float maxima[CF_SCHEDULE_MAX_CONSUMERS];
+    float maxima[most];
 #pragma unroll
-    for (int w = 0; w < CF_SCHEDULE_MAX_CONSUMERS; w++) {
+    for (int w = 0; w < most; w++) {
         maxima[w] = w < n_parts ? shared.parts[w][d_head] : -1e30f;
         all.maximum = fmaxf(all.maximum, maxima[w]);
     }
@@ -302,7 +303,7 @@ static __device__ __forceinline__ softmax_part merge_warps(const cf_token_args &
         all.output = all.sum * from_f16(shared.raw[2 * d_head + i]);
     }
 #pragma unroll
-    for (int w = 0; w < CF_SCHEDULE_MAX_CONSUMERS; w++) {
+    for (int w = 0; w < most; w++) {
         if (w >= n_parts)
             continue;
         float weight = exp2f(maxima[w] - all.maximum);
@@ -373,7 +374,7 @@ static __device__ __forceinline__ void deliver_head(const cf_token_args &args,
     bool takes = takes_part(args.step.has_pairs, task.split, task.n_splits);
     if (takes && thread == 0)
         pair_expect(&block_shared().partner, part_bytes(d_head));
-    for (int first = 0; first < d_head; first += N_ATTENTION_THREADS) {
+    for (int first = 0; first < d_head; first += N_ATTENTION_THREADS(d_head)) {
         if (first + thread / 32 * 32 >= d_head)
             continue;
         /* Lanes beyond go along with the last element. */
@@ -412,7 +413,7 @@ static __device__ __forceinline__ void fetch_rotation(const cf_token_args &args,
     int32_t half = args.model.schedule.shape.d_rotary / 2;
     const float2 *rotation =
         reinterpret_cast<const float2 *>(args.session.rotation) + (int64_t)pos * half;
-    for (int i = thread; i < half; i += N_ATTENTION_THREADS)
+    for (int i = thread; i < half; i += N_ATTENTION_THREADS(d_head))
         space<d_head>(args).rotation[i] = __ldg(rotation + i);
 }
 
@@ -421,10 +422,11 @@ static __device__ __forceinline__ void fetch_rotation(const cf_token_args &args,
  * the next token: each thread's fence orders its writes before asynchronous copies, the barrier
  * gathers them, and the count releases them. await_cache() is the other side.
  */
+template <int d_head>
 static __device__ __forceinline__ void publish_cache(const cf_token_args &args, int thread)
 {
     async_fence();
-    attention_sync();
+    attention_sync<d_head>();
     if (thread == 0)
         gpu_count_release(counter_of(args, CF_COUNTER_CACHE));
 }
@@ -437,7 +439,7 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
     const cf_schedule &schedule = args.model.schedule;
     fetch_rotation<d_head>(args, turn.pos(args), thread);
     for (int32_t layer = 0; layer < schedule.shape.n_layers; layer++) {
-        attention_sync(); /* the work space is free */
+        attention_sync<d_head>(); /* the work space is free */
         prepare<d_head>(args, turn, task, layer, fresh(thread));
         float exponent = new_exponent<d_head>(args, fresh(thread));
         barrier_wait(&block_shared().attended, task.parity(layer));
@@ -449,7 +451,7 @@ static __device__ __forceinline__ void attend_token(const cf_token_args &args,
             trace(args, layer, CF_TRACE_ATTENTION_DONE);
     }
     if (task.has_new)
-        publish_cache(args, thread);
+        publish_cache<d_head>(args, thread);
 }
 
 template <int d_head>

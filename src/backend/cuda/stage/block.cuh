@@ -11,7 +11,7 @@
 #include "backend/cuda/device/warp.cuh"
 #include "backend/cuda/stage/token.h"
 
-#define N_ATTENTION_THREADS (32 * CF_SCHEDULE_N_ATTENTION_WARPS)
+#define N_ATTENTION_THREADS(d_head) (32 * CF_SCHEDULE_N_ATTENTION_WARPS(d_head))
 #define N_VECTOR_THREADS (32 * CF_SCHEDULE_N_VECTOR_WARPS)
 
 /* What consumers need of a phase, at hand: one load, where the schedule takes five in turn. */

@@ -84,8 +84,7 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
     }
     if (!schedule.chain_bound)
         count_unit(args, layer, lane);
-    if (lane == 0)
-        barrier_arrive(&block_shared().published);
+    barrier_arrive_warp(&block_shared().published, lane);
 }
 
 /* What a warp keeps of the phase that its tile belongs to. */
@@ -103,15 +102,30 @@ struct consume_place {
     uint32_t round_parity; /* of the LayerNorm that the next round begins with */
 };
 
+/* What a phase's index is before the round's LayerNorm was waited for, and before its first tile.
+ */
+enum { NOT_BEGUN = -2, NO_PHASE = -1 };
+
+/* Also protects what attention of the layer before has read of this warp's part. */
+static __device__ __forceinline__ void begin_round(consume_place &place, consume_phase &phase)
+{
+    if (phase.index != NOT_BEGUN)
+        return;
+    barrier_wait(&block_shared().ready[CF_VECTOR_NORM1], place.round_parity);
+    place.round_parity ^= 1;
+    phase.index = NO_PHASE;
+}
+
 /*
  * Waits for what the phase's tiles are multiplied with. Each layer of the launch has every vector
  * once, so that its number says the parity, also to a warp that had no tile for the vector in the
  * layer before: when the LayerNorm came that a round begins with, all of the layer before was done.
  */
-static __device__ __forceinline__ void enter_phase(consume_phase &phase, int32_t index,
-                                                   uint32_t layer)
+static __device__ __forceinline__ void enter_phase(consume_place &place, consume_phase &phase,
+                                                   int32_t index, uint32_t layer)
 {
     phase_entry entered = block_shared().phases[index];
+    begin_round(place, phase);
     if (entered.input != CF_VECTOR_NORM1)
         barrier_wait(&block_shared().ready[entered.input], layer & 1);
     phase = {index, entered.matrix, entered.n_columns, entered.part,
@@ -199,10 +213,15 @@ static __device__ __forceinline__ void consume_kv(const cf_token_args &args, con
     leave_part<d_head>(args, state, index < n_consumers, index % n_consumers, place.lane);
 }
 
-/* This warp has no more of the layer's KV tiles. */
-static __device__ __forceinline__ void finish_kv(int lane)
+/*
+ * Tells attention, at the tile after which this warp has no more of the layer's KV tiles. With
+ * `kv_end` 0 the block does not attend.
+ */
+static __device__ __forceinline__ void finish_kv(const cf_token_args &args, int32_t t,
+                                                 int32_t kv_end, int lane)
 {
-    barrier_arrive_warp(&block_shared().attended, lane);
+    if (t < kv_end && t + args.model.schedule.n_consumers >= kv_end)
+        barrier_arrive_warp(&block_shared().attended, lane);
 }
 
 /* A warp's tiles of one round. */
@@ -216,27 +235,27 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
     round_stream stream = open_round(args, task, round);
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
     bias_stream biases = round_biases(args, round);
-    bool is_head = round == schedule.shape.n_layers;
-    bool finished_kv = is_head || task.head < 0;
-    consume_phase phase = {-1};
+    int32_t kv_end = task.head >= 0 ? stream.kv_end : 0; /* 0 in the head's round, too */
+    consume_phase phase = {NOT_BEGUN};
     float bias = biases.load(stream, place.t, place.lane);
-    /* Also protects what attention of the layer before has read of this warp's part. */
-    barrier_wait(&block_shared().ready[CF_VECTOR_NORM1], place.round_parity);
-    place.round_parity ^= 1;
+    if (kv_end > 0 && place.t >= kv_end) {
+        begin_round(place, phase);
+        barrier_arrive_warp(&block_shared().attended, place.lane);
+    }
     for (; place.t < stream.n; place.t += schedule.n_consumers) {
         /* Fetched a tile ahead: it comes from far. */
         float next_bias = biases.load(stream, place.t + schedule.n_consumers, place.lane);
-        if (!finished_kv && place.t >= stream.kv_end) {
-            finish_kv(place.lane);
-            finished_kv = true;
-        }
         if (stream.is_kv(place.t)) {
+            begin_round(place, phase);
             consume_kv<d_head>(args, turn, task, round, place.t - stream.kv_begin, place);
+            finish_kv(args, place.t, kv_end, place.lane);
         } else {
             cf_tile tile = tiles[stream.tile(place.t)];
-            if (tile.phase != phase.index)
-                enter_phase(phase, tile.phase, (uint32_t)(turn.n_layers(args) + round));
+            /* Both before the vector, which comes last: nothing is left to do then but multiply. */
             const char *slot = await_slot(args, place.ring);
+            if (tile.phase != phase.index)
+                enter_phase(place, phase, tile.phase, (uint32_t)(turn.n_layers(args) + round));
+            finish_kv(args, place.t, kv_end, place.lane);
             float sum = tile_product<format, most_rows>(slot, phase.vector, tile.n_rows,
                                                         phase.n_columns, place.lane);
             leave_slot(place.ring, place.lane);
@@ -246,8 +265,7 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
         bias = next_bias;
     }
     place.t -= stream.n;
-    if (!finished_kv)
-        finish_kv(place.lane);
+    begin_round(place, phase);
 }
 
 /* Publishes the warp's logits of this token to the block's vector warps. */
