@@ -1,13 +1,10 @@
-/*
- * A tile times a vector, by one warp: 16 bytes a lane, two or four rows at a time, sums in float32.
- * Short rows of float16 go through tensor cores.
+/* A tile times a vector, by one warp: 16 bytes a lane, two or four rows at a time, sums in float32.
  */
 #ifndef CF_CUDA_STAGE_PRODUCT_CUH
 #define CF_CUDA_STAGE_PRODUCT_CUH
 
 #include "backend/cuda/device/format.cuh"
 #include "backend/cuda/device/warp.cuh"
-#include "backend/cuda/stage/product_mma.cuh"
 
 #define LANE_ELEMENTS 8
 #define PIECE_ELEMENTS (32 * LANE_ELEMENTS)
@@ -89,9 +86,9 @@ static __device__ __forceinline__ void row_products(float (&sums)[rows], const c
 }
 
 /* Lane r gets the sum of row r. Four rows at a time are worth their code where rows are short. */
-template <class format, int most_rows>
-static __device__ __forceinline__ float fma_tile(const char *weights, const char *vector,
-                                                 int32_t n_rows, int32_t n_columns, int lane)
+template <class format, int most_rows = 2>
+static __device__ __forceinline__ float tile_product(const char *weights, const char *vector,
+                                                     int32_t n_rows, int32_t n_columns, int lane)
 {
     float mine = 0;
     int32_t r = 0;
@@ -113,20 +110,6 @@ static __device__ __forceinline__ float fma_tile(const char *weights, const char
         mine = lane == r ? sums[0] : mine;
     }
     return mine;
-}
-
-/* Whether rows of this format are multiplied on tensor cores, where they are short. */
-template <class format> constexpr bool fits_mma = false;
-template <> constexpr bool fits_mma<format_f16> = true;
-
-template <class format, int most_rows = 2>
-static __device__ __forceinline__ float tile_product(const char *weights, const char *vector,
-                                                     int32_t n_rows, int32_t n_columns, int lane)
-{
-    if constexpr (fits_mma<format> && most_rows >= 4)
-        return mma_tile(weights, vector, n_rows, n_columns, lane);
-    else
-        return fma_tile<format, most_rows>(weights, vector, n_rows, n_columns, lane);
 }
 
 #endif
