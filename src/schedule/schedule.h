@@ -37,8 +37,8 @@ enum {
 };
 
 /*
- * Warps of a block by the width of a head: those that attend, to which 96 elements are one turn or
- * 128; those that are left to stream and to multiply; and the most that multiply.
+ * Warps of a block, by the width of its heads: those that attend, a lane an element, so that three
+ * are enough for 96; those that are left to stream and to multiply; the most that multiply.
  */
 #define CF_SCHEDULE_N_ATTENTION_WARPS(d_head) ((d_head) <= 96 ? 3 : 4)
 #define CF_SCHEDULE_N_STREAM_WARPS(d_head)                                                         \
