@@ -380,6 +380,10 @@ static void shared_memory_fits_and_is_aligned(void **state)
 static void check_ring(const cf_schedule *schedule)
 {
     assert_int_equal(schedule->n_slots % schedule->n_consumers, 0);
+    int32_t n_others =
+        CF_SCHEDULE_N_ATTENTION_WARPS(schedule->shape.d_head) + CF_SCHEDULE_N_VECTOR_WARPS;
+    assert_in_range(schedule->n_consumers + schedule->n_producers + n_others, 4,
+                    CF_SCHEDULE_MAX_WARPS);
     assert_int_equal(schedule->n_slots % schedule->n_producers, 0);
     assert_in_range(schedule->n_slots, 2, CF_SCHEDULE_MAX_SLOTS);
     assert_in_range(schedule->n_window, 1, schedule->n_slots);
