@@ -240,7 +240,7 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->tiles = place(shared, schedule->max_tiles * (int32_t)sizeof(cf_tile));
     shared->residual = place(shared, unit_bytes);
     shared->partials = place(shared, unit_bytes * schedule->n_parts);
-    shared->arrivals = place(shared, schedule->max_units * (int32_t)sizeof(uint32_t));
+    shared->arrivals = place(shared, schedule->max_units * CF_SCHEDULE_COUNTER_BYTES);
     shared->choice = place(shared, CF_SCHEDULE_CHOICE_BYTES);
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);

@@ -32,6 +32,7 @@ enum {
     CF_SCHEDULE_MAX_PRODUCERS = 2,
     CF_SCHEDULE_FEW_TURNS = 3,        /* of the consumers' with tiles of qkv and up */
     CF_SCHEDULE_FIXED_BYTES = 1280,   /* of shared memory, for barriers and counters, */
+    CF_SCHEDULE_COUNTER_BYTES = 16,   /* for each count of warps, */
     CF_SCHEDULE_CHOICE_BYTES = 256,   /* for choosing the next token, */
     CF_SCHEDULE_SAMPLE_BYTES = 16384, /* and for drawing it */
 };
@@ -108,7 +109,7 @@ typedef struct cf_shared_layout {
     int32_t tiles;     /* [max_tiles] cf_tile */
     int32_t residual;  /* [max_units][unit_rows] float: the block's rows of the residual */
     int32_t partials;  /* [max_units][n_parts][unit_rows] float */
-    int32_t arrivals;  /* [max_units] uint32_t: partial sums that are there */
+    int32_t arrivals;  /* [max_units] counters of the partial sums that are there */
     int32_t choice;    /* CF_SCHEDULE_CHOICE_BYTES */
     int32_t sample;    /* CF_SCHEDULE_SAMPLE_BYTES, where vectors lie */
     int32_t attention; /* work space of the attention warps: see attention_bytes() */

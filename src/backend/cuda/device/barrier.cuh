@@ -5,6 +5,7 @@
 #ifndef CF_CUDA_DEVICE_BARRIER_CUH
 #define CF_CUDA_DEVICE_BARRIER_CUH
 
+#include "backend/cuda/device/warp.cuh"
 #include "backend/cuda/device/watchdog.cuh"
 
 static __device__ __forceinline__ uint32_t shared_address(const void *shared)
@@ -69,7 +70,7 @@ static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, uint32_
  * lane arrives for all, which __syncwarp() makes enough; compute-sanitizer's racecheck follows only
  * the lanes that arrive, so builds for it let each lane arrive.
  */
-#ifdef CF_RACECHECK
+#ifdef CF_CUDA_RACECHECK
 #define WARP_ARRIVALS 32
 #else
 #define WARP_ARRIVALS 1
@@ -92,6 +93,18 @@ static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t 
     asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
                  "  selp.u32 %0, 1, 0, p; }"
 #endif
+                 : "=r"(done)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return done != 0;
+}
+
+/* The same without waiting: the one above may wait some time before it answers. */
+static __device__ __forceinline__ bool barrier_peek(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t done;
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
+                 "  selp.u32 %0, 1, 0, p; }"
                  : "=r"(done)
                  : "r"(shared_address(barrier)), "r"(parity)
                  : "memory");
@@ -146,6 +159,50 @@ static __device__ __forceinline__ bool block_count_round(uint32_t *counter, uint
                  : "r"(shared_address(counter)), "r"(n - 1)
                  : "memory");
     return before == n - 1;
+}
+
+/*
+ * Counts warps in rounds. compute-sanitizer's racecheck does not follow atomics: in builds for it
+ * all lanes arrive at a barrier, too.
+ */
+struct warp_counter {
+    uint32_t n_counted;
+#ifdef CF_CUDA_RACECHECK
+    uint64_t arrived;
+#endif
+};
+
+static __device__ __forceinline__ void warp_counter_init(warp_counter *counter, uint32_t n)
+{
+    counter->n_counted = 0;
+#ifdef CF_CUDA_RACECHECK
+    barrier_init(&counter->arrived, WARP_ARRIVALS * n);
+#endif
+}
+
+/*
+ * Counts this warp, in a round of `n`; `parity` is the round's. True in the warp that is the last:
+ * it sees what the others had written before they were counted.
+ */
+static __device__ __forceinline__ bool warp_count_round(warp_counter *counter, uint32_t n,
+                                                        uint32_t parity, int lane)
+{
+#ifdef CF_CUDA_RACECHECK
+    barrier_arrive(&counter->arrived);
+#endif
+    __syncwarp();
+    uint32_t n_before = lane == 0 ? block_count(&counter->n_counted) : 0;
+    if (__shfl_sync(WARP_ALL, n_before, 0) + 1 < n)
+        return false;
+    if (lane == 0)
+        counter->n_counted = 0;
+#ifdef CF_CUDA_RACECHECK
+    barrier_wait(&counter->arrived, parity);
+#else
+    (void)parity;
+#endif
+    __syncwarp();
+    return true;
 }
 
 /* The named barriers; 0 is __syncthreads(). */

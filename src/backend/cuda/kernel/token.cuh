@@ -26,8 +26,9 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
         barrier_init(&block.full[s], COPY_ARRIVALS);
         barrier_init(&block.empty[s], WARP_ARRIVALS);
     }
-    if (threadIdx.x < CF_N_VECTORS)
-        barrier_init(&block.ready[threadIdx.x], WARP_ARRIVALS * CF_SCHEDULE_N_VECTOR_WARPS);
+    /* Loops, since racecheck takes what a predicate turns off for done. */
+    for (int32_t v = threadIdx.x; v < CF_N_VECTORS; v += blockDim.x)
+        barrier_init(&block.ready[v], WARP_ARRIVALS * CF_SCHEDULE_N_VECTOR_WARPS);
     if (threadIdx.x < CF_SCHEDULE_MAX_PHASES)
         block.n_done[threadIdx.x] = 0;
     if (threadIdx.x == 0) {
@@ -35,6 +36,7 @@ static __device__ __forceinline__ void init_barriers(const cf_token_args &args)
         barrier_init(&block.attended, WARP_ARRIVALS * args.model.schedule.n_consumers);
         barrier_init(&block.published, WARP_ARRIVALS * args.model.shares[blockIdx.x].n_units);
         barrier_init(&block.partner, 1);
+        barrier_init(&block.stopped, 1);
         block.n_published = 0;
         barrier_init(&choice_shared(args).judged, WARP_ARRIVALS * args.model.schedule.n_consumers);
         barrier_init(&choice_shared(args).decided, 1);
@@ -68,7 +70,8 @@ static __device__ __forceinline__ void init_block(const cf_token_args &args)
     for (int32_t t = threadIdx.x; t < share.n_layer_tiles + share.n_head_tiles; t += blockDim.x)
         tiles[t] = source[t];
     for (int32_t u = threadIdx.x; u < schedule.max_units; u += blockDim.x)
-        block_at<uint32_t>(schedule.shared.arrivals)[u] = 0;
+        warp_counter_init(&block_at<warp_counter>(schedule.shared.arrivals)[u],
+                          (uint32_t)schedule.n_parts);
     if (args.step.has_pairs)
         pair_sync(); /* each block may now write to the other */
     __syncthreads(); /* publishes all of it to all roles */

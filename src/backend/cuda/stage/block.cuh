@@ -23,6 +23,8 @@ struct phase_entry {
     int32_t matrix;
 };
 
+static_assert(sizeof(warp_counter) <= CF_SCHEDULE_COUNTER_BYTES, "the layout reserves too little");
+
 /* The fixed part of shared memory, at its beginning. */
 struct block_state {
     uint64_t full[CF_SCHEDULE_MAX_SLOTS];  /* a tile is there */
@@ -32,6 +34,7 @@ struct block_state {
     uint64_t attended;                     /* consumers have gone through the layer's KV tiles */
     uint64_t published;                    /* all units of the block's residual are out */
     uint64_t partner;                      /* the paired block's part of the head is there */
+    uint64_t stopped;                      /* no token follows, for those who do not wait for it */
     phase_entry phases[CF_SCHEDULE_MAX_PHASES];
     uint32_t n_done[CF_SCHEDULE_MAX_PHASES]; /* tiles of this layer's phase */
     uint32_t n_published;                    /* units of the residual */

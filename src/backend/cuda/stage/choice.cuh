@@ -33,7 +33,7 @@ struct choice_state {
     uint64_t judged;  /* barrier: the consumers have delivered the token's logits */
     uint64_t decided; /* barrier: the next token is known */
     cf_token token;   /* it */
-    bool is_stopped;  /* no token follows */
+    bool is_stopped;  /* no token follows: for those who have waited for `decided` */
     uint32_t round;   /* of the launch's rounds of drawing, the next one */
     uint32_t news;    /* epoch of what blocks tell each other next */
     choice_top tops[CF_SCHEDULE_N_VECTOR_WARPS];

@@ -15,36 +15,32 @@ static __device__ __forceinline__ void count_tile(const cf_token_args &args, int
                                                   int lane)
 {
     block_state &block = block_shared();
-    if (lane != 0 ||
-        atomicAdd_block(&block.n_done[phase], 1) + 1 < block.share.n_phase_tiles[phase])
-        return;
-    block.n_done[phase] = 0;
-    gpu_count(counter_of(args, phase));
+    uint32_t last = (uint32_t)block.share.n_phase_tiles[phase] - 1;
+    if (lane == 0 && atomicInc_block(&block.n_done[phase], last) == last)
+        gpu_count(counter_of(args, phase));
+}
+
+/* Whether the residual takes this part, attention's, before the MLP. */
+static __device__ __forceinline__ bool is_alone(const cf_schedule &schedule, int32_t part)
+{
+    return !schedule.shape.parallel_residual && part == 0;
 }
 
 /*
- * Leaves a partial sum for its unit. True for the warp whose sum was the last of those that make
- * the residual: all `n_arrived` are then visible to it.
+ * Leaves a partial sum for its unit; `parity` is that of the layer in this launch. True for the
+ * warp whose sum was the last of those that make the residual: all are then visible to it.
  */
 static __device__ __forceinline__ bool leave_partial(const cf_token_args &args, const cf_tile &tile,
-                                                     int32_t part, float sum, int lane,
-                                                     uint32_t &n_arrived)
+                                                     int32_t part, float sum, uint32_t parity,
+                                                     int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
     float *partials = block_at<float>(schedule.shared.partials);
-    uint32_t *arrivals = block_at<uint32_t>(schedule.shared.arrivals);
+    warp_counter *arrivals = block_at<warp_counter>(schedule.shared.arrivals);
     if (lane < tile.n_rows)
         partials[(part * schedule.max_units + tile.unit) * schedule.unit_rows + lane] = sum;
-    __syncwarp();
-    /* Publishes this warp's partial sums, acquires those of the warps that came before. */
-    if (lane == 0)
-        n_arrived = block_count(&arrivals[tile.unit]) + 1;
-    n_arrived = __shfl_sync(WARP_ALL, n_arrived, 0);
-    bool dense_alone = !schedule.shape.parallel_residual && n_arrived == 1;
-    bool all = n_arrived == (uint32_t)schedule.n_parts;
-    if (all && lane == 0)
-        arrivals[tile.unit] = 0;
-    return all || dense_alone;
+    bool all = warp_count_round(&arrivals[tile.unit], (uint32_t)schedule.n_parts, parity, lane);
+    return all || is_alone(schedule, part);
 }
 
 /* Counts a unit of the residual, likewise. */
@@ -52,9 +48,9 @@ static __device__ __forceinline__ void count_unit(const cf_token_args &args, int
                                                   int lane)
 {
     block_state &block = block_shared();
-    if (lane != 0 || atomicAdd_block(&block.n_published, 1) + 1 < (uint32_t)block.share.n_units)
+    uint32_t last = (uint32_t)block.share.n_units - 1;
+    if (lane != 0 || atomicInc_block(&block.n_published, last) != last)
         return;
-    block.n_published = 0;
     gpu_count(counter_of(args, CF_COUNTER_RESIDUAL));
     trace(args, layer, CF_TRACE_PUBLISHED);
 }
@@ -62,14 +58,14 @@ static __device__ __forceinline__ void count_unit(const cf_token_args &args, int
 /* Adds the parts of a unit to the block's own residual, in a fixed order, and publishes it. */
 static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
                                                     const token_turn &turn, const cf_tile &tile,
-                                                    int32_t layer, uint32_t n_arrived, int lane)
+                                                    int32_t part, int32_t layer, int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
-    bool parallel = schedule.shape.parallel_residual, dense_alone = !parallel && n_arrived == 1;
-    int32_t first = parallel || dense_alone ? 0 : 1, last = dense_alone ? 1 : schedule.n_parts;
+    bool parallel = schedule.shape.parallel_residual, alone = is_alone(schedule, part);
+    int32_t first = parallel || alone ? 0 : 1, last = alone ? 1 : schedule.n_parts;
     uint32_t epoch = layer_epoch(args, turn, layer);
     if (!parallel)
-        epoch = 2 * epoch - (dense_alone ? 1 : 0);
+        epoch = 2 * epoch - (alone ? 1 : 0);
     if (schedule.chain_bound)
         count_unit(args, layer, lane);
     if (lane < tile.n_rows) {
@@ -77,8 +73,8 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
         float *own = block_at<float>(schedule.shared.residual) + place;
         const float *partial = block_at<const float>(schedule.shared.partials) + place;
         float sum = 0;
-        for (int32_t part = first; part < last; part++)
-            sum += partial[part * schedule.max_units * schedule.unit_rows];
+        for (int32_t p = first; p < last; p++)
+            sum += partial[p * schedule.max_units * schedule.unit_rows];
         *own += sum;
         residual_store(args.session.residual + tile.row + lane, *own, epoch);
     }
@@ -154,9 +150,9 @@ static __device__ __forceinline__ void deliver(const cf_token_args &args, const 
         if (has_row)
             args.session.logits[row] = sum;
     } else {
-        uint32_t n_arrived = 0;
-        if (leave_partial(args, tile, phase.part, sum, lane, n_arrived))
-            publish_unit(args, turn, tile, layer, n_arrived, lane);
+        uint32_t parity = (uint32_t)(turn.n_layers(args) + layer) & 1;
+        if (leave_partial(args, tile, phase.part, sum, parity, lane))
+            publish_unit(args, turn, tile, phase.part, layer, lane);
     }
 }
 

@@ -62,6 +62,8 @@ static __device__ __forceinline__ bool decide(const cf_token_args &args, token_t
         state.token = token;
         state.is_stopped = wish || !can_choose || is_end(args.choice, token);
         barrier_arrive(&state.decided);
+        if (state.is_stopped)
+            barrier_arrive(&block_shared().stopped);
         if (can_choose)
             report_token(args, turn, all, token);
         else if (blockIdx.x == 0)

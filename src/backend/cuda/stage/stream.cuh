@@ -76,7 +76,6 @@ struct stream_place {
     int32_t index;                /* of this producer's next tile in the list that it streams */
     int32_t n_producers, n_slots; /* of the schedule */
     int32_t n_window;             /* tiles of its own that may be in flight */
-    const volatile bool *is_stopped;
 };
 
 /* False if there will be no room: the launch has ended, and nobody uses what was streamed ahead. */
@@ -86,7 +85,7 @@ static __device__ __forceinline__ bool await_room(stream_place &place)
     /* Protects the tile that lay here: its warp has read it. */
     uint64_t begin = watchdog_begin();
     while (!barrier_test(&block.empty[place.next.slot], place.next.parity ^ 1)) {
-        if (*place.is_stopped)
+        if (barrier_peek(&block.stopped, 0))
             return false;
         watchdog_check(begin);
     }
@@ -289,7 +288,6 @@ static __device__ __forceinline__ void stream_tokens(const cf_token_args &args, 
     place.n_slots = args.model.schedule.n_slots;
     place.n_slots = is_alone ? __shfl_sync(WARP_ALL, place.n_slots, 0) : fresh(place.n_slots);
     place.n_producers = is_alone ? 1 : fresh(args.model.schedule.n_producers);
-    place.is_stopped = &choice_shared(args).is_stopped;
     token_turn turn = {0};
     while (stream_token<is_alone>(args, turn, place, lane) && next_turn(args, turn))
         continue;
