@@ -83,23 +83,7 @@ static __device__ __forceinline__ void barrier_arrive_warp(uint64_t *barrier, in
         barrier_arrive(barrier);
 }
 
-static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t parity)
-{
-    uint32_t done;
-#if __CUDA_ARCH__ >= 900
-    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2;"
-                 "  selp.u32 %0, 1, 0, p; }"
-#else
-    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
-                 "  selp.u32 %0, 1, 0, p; }"
-#endif
-                 : "=r"(done)
-                 : "r"(shared_address(barrier)), "r"(parity)
-                 : "memory");
-    return done != 0;
-}
-
-/* The same without waiting: the one above may wait some time before it answers. */
+/* Whether the phase of this parity is complete. */
 static __device__ __forceinline__ bool barrier_peek(uint64_t *barrier, uint32_t parity)
 {
     uint32_t done;
@@ -109,6 +93,22 @@ static __device__ __forceinline__ bool barrier_peek(uint64_t *barrier, uint32_t 
                  : "r"(shared_address(barrier)), "r"(parity)
                  : "memory");
     return done != 0;
+}
+
+/* The same, for those who wait: it may be some time before it answers. */
+static __device__ __forceinline__ bool barrier_test(uint64_t *barrier, uint32_t parity)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t done;
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2;"
+                 "  selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return done != 0;
+#else
+    return barrier_peek(barrier, parity);
+#endif
 }
 
 /* Whether phases of two barriers are complete, in one round trip and without waiting. */
