@@ -1,5 +1,6 @@
 #include "schedule/schedule.h"
 
+#include "base/integers.h"
 #include "base/memory.h"
 #include "base/status.h"
 #include "schedule/deal.h"
@@ -26,29 +27,9 @@
 #define SPLIT_POSITIONS 64
 #define KV_POSITIONS 16
 
-static int32_t min(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
-
-static int32_t max(int32_t a, int32_t b)
-{
-    return a > b ? a : b;
-}
-
-static int32_t divide_up(int32_t a, int32_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static int32_t divide_near(int32_t a, int32_t b)
 {
     return (a + b / 2) / b;
-}
-
-static int32_t round_up(int32_t a, int32_t b)
-{
-    return divide_up(a, b) * b;
 }
 
 static int32_t floor_power_of_two(int32_t value)
@@ -89,7 +70,7 @@ static int32_t choose_blocks(int32_t n_multiprocessors, int32_t d_model)
 {
     if (d_model >= 2 * n_multiprocessors)
         return n_multiprocessors;
-    return divide_up(d_model, divide_up(d_model, n_multiprocessors));
+    return cf_divide_up(d_model, cf_divide_up(d_model, n_multiprocessors));
 }
 
 /*
@@ -99,10 +80,10 @@ static int32_t choose_blocks(int32_t n_multiprocessors, int32_t d_model)
 static int32_t choose_chunks(const cf_schedule *schedule)
 {
     int32_t d_ffn = schedule->shape.d_ffn, unit_rows = schedule->unit_rows;
-    int32_t n_rows = max(schedule->tile_rows, schedule->head_tile_rows);
-    int32_t least = divide_up(d_ffn, TILE_BYTES / (2 * unit_rows));
-    int32_t level = divide_up(d_ffn, n_rows * schedule->shape.d_model / unit_rows);
-    return max(least, min(level, CF_SCHEDULE_MAX_CHUNKS));
+    int32_t n_rows = cf_max(schedule->tile_rows, schedule->head_tile_rows);
+    int32_t least = cf_divide_up(d_ffn, TILE_BYTES / (2 * unit_rows));
+    int32_t level = cf_divide_up(d_ffn, n_rows * schedule->shape.d_model / unit_rows);
+    return cf_max(least, cf_min(level, CF_SCHEDULE_MAX_CHUNKS));
 }
 
 /* Tiles of at most TILE_BYTES; fewer rows where a block would get too few of them to level. */
@@ -112,18 +93,20 @@ static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits
     int32_t d_model = shape->d_model, n_rows = TILE_BYTES / (2 * d_model);
     int32_t n_blocks = choose_blocks(limits->n_multiprocessors, d_model);
     schedule->n_blocks = n_blocks;
-    schedule->tile_rows = floor_power_of_two(min(n_rows, 3 * d_model / (4 * n_blocks)));
-    int32_t n_unit_rows = min(n_rows, CF_SCHEDULE_MAX_CHUNKS * TILE_BYTES / (2 * shape->d_ffn));
-    schedule->unit_rows = floor_power_of_two(min(n_unit_rows, d_model / (2 * n_blocks)));
-    schedule->head_tile_rows = floor_power_of_two(min(min(n_rows, 32), shape->n_vocab / n_blocks));
+    schedule->tile_rows = floor_power_of_two(cf_min(n_rows, 3 * d_model / (4 * n_blocks)));
+    int32_t n_unit_rows = cf_min(n_rows, CF_SCHEDULE_MAX_CHUNKS * TILE_BYTES / (2 * shape->d_ffn));
+    schedule->unit_rows = floor_power_of_two(cf_min(n_unit_rows, d_model / (2 * n_blocks)));
+    schedule->head_tile_rows =
+        floor_power_of_two(cf_min(cf_min(n_rows, 32), shape->n_vocab / n_blocks));
     schedule->n_chunks = choose_chunks(schedule);
-    schedule->chunk = round_up(divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
+    schedule->chunk = cf_round_up(cf_divide_up(shape->d_ffn, schedule->n_chunks), WARP_ELEMENTS);
     /* Rounded up, fewer may do. */
-    schedule->n_chunks = divide_up(shape->d_ffn, schedule->chunk);
+    schedule->n_chunks = cf_divide_up(shape->d_ffn, schedule->chunk);
     schedule->n_parts = schedule->n_chunks + 1;
     schedule->split_positions = SPLIT_POSITIONS;
     schedule->n_producers = d_model <= SHORT_D_MODEL ? 1 : CF_SCHEDULE_MAX_PRODUCERS;
-    schedule->max_splits = min(max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
+    schedule->max_splits =
+        cf_min(cf_max(1, schedule->n_blocks / shape->n_heads), CF_SCHEDULE_MAX_SPLITS);
     if (shape->n_heads > n_blocks)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: %d heads, expected at most %d, a block each", shape->n_heads,
@@ -170,14 +153,14 @@ static void add_phases(cf_schedule *schedule)
         add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_UP,
                                        .input = CF_VECTOR_NORM2,
                                        .row = k * chunk,
-                                       .n_rows = min(chunk, shape->d_ffn - k * chunk),
+                                       .n_rows = cf_min(chunk, shape->d_ffn - k * chunk),
                                        .n_columns = d_model});
     for (int32_t k = 0; k < schedule->n_chunks; k++)
         add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
                                        .input = CF_VECTOR_FFN + k,
                                        .n_rows = d_model,
                                        .column = k * chunk,
-                                       .n_columns = min(chunk, shape->d_ffn - k * chunk),
+                                       .n_columns = cf_min(chunk, shape->d_ffn - k * chunk),
                                        .part = 1 + k});
     if (shape->parallel_residual)
         add_dense(schedule);
@@ -201,7 +184,7 @@ static int32_t attention_bytes(int32_t d_head)
 static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 {
     int32_t offset = shared->total;
-    shared->total += round_up(n_bytes, 16);
+    shared->total += cf_round_up(n_bytes, 16);
     return offset;
 }
 
@@ -221,7 +204,7 @@ static void lay_out_vectors(cf_schedule *schedule)
     shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
     shared->vectors[CF_VECTOR_ATTENTION] =
         schedule->chain_bound ? place(shared, 2 * d_model) : shared->vectors[CF_VECTOR_NORM1];
-    shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * max(d_model, schedule->chunk));
+    shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * cf_max(d_model, schedule->chunk));
     shared->vectors[last] = schedule->chain_bound ? place(shared, 2 * schedule->chunk)
                                                   : shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
@@ -229,7 +212,7 @@ static void lay_out_vectors(cf_schedule *schedule)
     shared->norm = shared->vectors[CF_VECTOR_FFN];
     if (2 * schedule->chunk * (schedule->n_chunks - 1) < 4 * d_model)
         shared->norm = place(shared, 4 * d_model);
-    shared->total = max(shared->total, shared->sample + CF_SCHEDULE_SAMPLE_BYTES);
+    shared->total = cf_max(shared->total, shared->sample + CF_SCHEDULE_SAMPLE_BYTES);
 }
 
 static void lay_out_all_but_ring(cf_schedule *schedule)
@@ -244,7 +227,7 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->choice = place(shared, CF_SCHEDULE_CHOICE_BYTES);
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);
-    shared->ring = shared->total = round_up(shared->total, 128);
+    shared->ring = shared->total = cf_round_up(shared->total, 128);
 }
 
 static int32_t ring_slots(int32_t n_fitting, int32_t n_consumers, int32_t n_producers)
@@ -258,7 +241,7 @@ int32_t cf_ring_consumers(int32_t n_fitting, int32_t most, int32_t n_producers, 
     int32_t most_slots = 0, best = 0;
     *n_slots = 0;
     for (int32_t n = 1; n <= most; n++)
-        most_slots = max(most_slots, ring_slots(n_fitting, n, n_producers));
+        most_slots = cf_max(most_slots, ring_slots(n_fitting, n, n_producers));
     for (int32_t n = 1; n <= most; n++)
         if (5 * ring_slots(n_fitting, n, n_producers) >= 4 * most_slots) {
             best = n;
@@ -278,7 +261,7 @@ static void choose_ring(cf_schedule *schedule, int32_t n_fitting)
 static int32_t choose_window(const cf_schedule *schedule)
 {
     int32_t n_each = divide_near(WINDOW_BYTES, schedule->n_producers * schedule->slot_bytes);
-    return min(max(1, n_each) * schedule->n_producers, schedule->n_slots);
+    return cf_min(cf_max(1, n_each) * schedule->n_producers, schedule->n_slots);
 }
 
 /*
@@ -290,7 +273,7 @@ static int32_t choose_ahead(const cf_schedule *schedule)
 {
     int32_t n_each = schedule->n_window / schedule->n_producers;
     if (schedule->shape.d_model > SHORT_D_MODEL)
-        n_each = max(1, 2 * n_each / 3);
+        n_each = cf_max(1, 2 * n_each / 3);
     return n_each * schedule->n_producers;
 }
 
@@ -317,8 +300,8 @@ static void choose_late(cf_schedule *schedule)
 static int32_t choose_kv_least(const cf_schedule *schedule)
 {
     int32_t n_rows = 3 * schedule->shape.d_model + schedule->shape.d_ffn;
-    int32_t n_tiles = divide_up(n_rows, schedule->tile_rows * schedule->n_blocks);
-    int32_t n_free = round_up(n_tiles, schedule->n_consumers) - n_tiles;
+    int32_t n_tiles = cf_divide_up(n_rows, schedule->tile_rows * schedule->n_blocks);
+    int32_t n_free = cf_round_up(n_tiles, schedule->n_consumers) - n_tiles;
     bool is_short = schedule->shape.d_model <= SHORT_D_MODEL;
     return is_short && n_free < 3 ? 2 * KV_POSITIONS : KV_POSITIONS;
 }
@@ -329,12 +312,12 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
         int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;
-        schedule->slot_bytes = max(schedule->slot_bytes, round_up(tile_bytes, 128));
-        schedule->bias_rows = max(schedule->bias_rows, phase->tile_rows);
+        schedule->slot_bytes = cf_max(schedule->slot_bytes, cf_round_up(tile_bytes, 128));
+        schedule->bias_rows = cf_max(schedule->bias_rows, phase->tile_rows);
     }
     schedule->kv_positions = schedule->slot_bytes / (2 * 2 * schedule->shape.d_head);
     int32_t n_fitting = (shared_bytes - schedule->shared.ring) / schedule->slot_bytes;
-    choose_ring(schedule, min(n_fitting, CF_SCHEDULE_MAX_SLOTS));
+    choose_ring(schedule, cf_min(n_fitting, CF_SCHEDULE_MAX_SLOTS));
     if (schedule->n_slots < 2)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: the kernel needs %d bytes of shared memory, the GPU has %d a block",
@@ -417,7 +400,7 @@ void cf_schedule_free(cf_schedule *schedule)
 
 int32_t cf_schedule_splits(const cf_schedule *schedule, int32_t n_pos)
 {
-    return min(divide_up(n_pos, schedule->split_positions), schedule->max_splits);
+    return cf_min(cf_divide_up(n_pos, schedule->split_positions), schedule->max_splits);
 }
 
 uint64_t cf_schedule_token_bytes(const cf_schedule *schedule)

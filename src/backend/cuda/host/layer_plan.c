@@ -1,30 +1,11 @@
 #include "backend/cuda/host/layer_plan.h"
 
+#include "base/integers.h"
 #include "base/status.h"
 
 /* A tile, and what may be in flight: as the token kernel's (src/schedule/schedule.c). */
 #define TILE_BYTES 12288
 #define WINDOW_BYTES 51200
-
-static int32_t min(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
-
-static int32_t max(int32_t a, int32_t b)
-{
-    return a > b ? a : b;
-}
-
-static int32_t divide_up(int32_t a, int32_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int32_t round_up(int32_t a, int32_t b)
-{
-    return divide_up(a, b) * b;
-}
 
 static cf_status check_options(const cf_layer_options *options, cf_error *error)
 {
@@ -84,15 +65,15 @@ static cf_status choose_chunks(cf_layer_plan *plan, cf_error *error)
 {
     int32_t d_ffn = plan->options.d_ffn;
     plan->n_chunks = 1;
-    plan->chunk = round_up(d_ffn, plan->tile_rows);
+    plan->chunk = cf_round_up(d_ffn, plan->tile_rows);
     plan->n_parts = 1;
     if (!plan->options.whole)
         return CF_STATUS_OK;
-    plan->n_chunks = divide_up(2 * d_ffn, plan->slot_bytes);
-    plan->chunk = round_up(divide_up(d_ffn, plan->n_chunks), 32);
+    plan->n_chunks = cf_divide_up(2 * d_ffn, plan->slot_bytes);
+    plan->chunk = cf_round_up(cf_divide_up(d_ffn, plan->n_chunks), 32);
     while (2 * plan->chunk > plan->slot_bytes)
-        plan->chunk = round_up(divide_up(d_ffn, ++plan->n_chunks), 32);
-    plan->n_chunks = divide_up(d_ffn, plan->chunk);
+        plan->chunk = cf_round_up(cf_divide_up(d_ffn, ++plan->n_chunks), 32);
+    plan->n_chunks = cf_divide_up(d_ffn, plan->chunk);
     plan->own_columns = choose_own_columns(plan->chunk);
     plan->n_parts = 1 + 2 * plan->n_chunks;
     if (plan->n_chunks > CF_LAYER_MAX_CHUNKS)
@@ -105,7 +86,7 @@ static cf_status choose_chunks(cf_layer_plan *plan, cf_error *error)
 static void deal(cf_layer_plan *plan)
 {
     int32_t d_model = plan->options.d_model, d_ffn = plan->options.d_ffn;
-    int32_t n_up_tiles = divide_up(d_ffn, plan->tile_rows), n_blocks = plan->n_blocks;
+    int32_t n_up_tiles = cf_divide_up(d_ffn, plan->tile_rows), n_blocks = plan->n_blocks;
     plan->n_qkv_tiles = 3 * d_model / plan->tile_rows;
     plan->n_free_tiles = plan->n_qkv_tiles + n_up_tiles;
     plan->n_units = d_model / plan->tile_rows;
@@ -126,7 +107,7 @@ static void count_blocks(cf_layer_plan *plan)
     for (int32_t b = 0; b < plan->n_blocks; b++) {
         cf_layer_share share = cf_layer_share_of(plan, b);
         bool counts[CF_LAYER_N_COUNTS] = {false};
-        plan->max_tiles = max(plan->max_tiles, share.n_tiles);
+        plan->max_tiles = cf_max(plan->max_tiles, share.n_tiles);
         for (int32_t t = 0; t < share.n_free; t++) {
             cf_layer_tile tile = cf_layer_tile_at(plan, &share, b, t);
             counts[cf_layer_count_of(plan, &tile)] = true;
@@ -148,7 +129,7 @@ static int32_t attention_bytes(int32_t d_head)
 static int32_t place(cf_layer_layout *layout, int32_t n_bytes)
 {
     int32_t offset = layout->total;
-    layout->total += round_up(n_bytes, 128);
+    layout->total += cf_round_up(n_bytes, 128);
     return offset;
 }
 
@@ -160,7 +141,7 @@ static void lay_out_all_but_ring(cf_layer_plan *plan)
 {
     cf_layer_layout *layout = &plan->layout;
     int32_t d_model = plan->options.d_model;
-    int32_t n_own = divide_up(plan->n_units, plan->n_blocks) * plan->tile_rows;
+    int32_t n_own = cf_divide_up(plan->n_units, plan->n_blocks) * plan->tile_rows;
     place(layout, CF_LAYER_FIXED_BYTES);
     layout->vectors[CF_LAYER_NORM1] = place(layout, 2 * d_model);
     layout->vectors[CF_LAYER_ATTENTION] = layout->vectors[CF_LAYER_NORM1];
@@ -178,15 +159,15 @@ static cf_status lay_out_ring(cf_layer_plan *plan, int32_t shared_bytes, cf_erro
 {
     int32_t n_fitting = (shared_bytes - plan->layout.ring) / plan->slot_bytes;
     plan->n_consumers =
-        cf_ring_consumers(min(n_fitting, CF_LAYER_MAX_SLOTS), CF_LAYER_MAX_CONSUMERS,
+        cf_ring_consumers(cf_min(n_fitting, CF_LAYER_MAX_SLOTS), CF_LAYER_MAX_CONSUMERS,
                           CF_LAYER_N_PRODUCERS, &plan->n_slots);
     if (plan->n_slots < CF_LAYER_N_PRODUCERS)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "the layer kernel needs %d bytes of shared memory, the GPU has %d a block",
                        plan->layout.ring + 2 * plan->slot_bytes, shared_bytes);
     int32_t each = CF_LAYER_N_PRODUCERS * plan->slot_bytes;
-    int32_t n_window = max(1, (WINDOW_BYTES + each / 2) / each) * CF_LAYER_N_PRODUCERS;
-    plan->n_window = min(n_window, plan->n_slots / CF_LAYER_N_PRODUCERS * CF_LAYER_N_PRODUCERS);
+    int32_t n_window = cf_max(1, (WINDOW_BYTES + each / 2) / each) * CF_LAYER_N_PRODUCERS;
+    plan->n_window = cf_min(n_window, plan->n_slots / CF_LAYER_N_PRODUCERS * CF_LAYER_N_PRODUCERS);
     /* All of it, so that no two launches ever share a multiprocessor. */
     plan->layout.total = shared_bytes;
     return CF_STATUS_OK;
@@ -205,8 +186,8 @@ cf_status cf_layer_plan_make(const cf_layer_options *options, const cf_gpu_limit
     plan->tile_rows = choose_tile_rows(options->d_model, plan->n_blocks);
     while (1 << plan->row_bits < plan->tile_rows)
         plan->row_bits++;
-    plan->slot_bytes = round_up(2 * plan->tile_rows * options->d_model, 128);
-    plan->max_splits = min(plan->n_blocks / options->n_heads, CF_LAYER_MAX_SPLITS);
+    plan->slot_bytes = cf_round_up(2 * plan->tile_rows * options->d_model, 128);
+    plan->max_splits = cf_min(plan->n_blocks / options->n_heads, CF_LAYER_MAX_SPLITS);
     CF_TRY(choose_chunks(plan, error));
     deal(plan);
     lay_out_all_but_ring(plan);
