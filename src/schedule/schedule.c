@@ -14,6 +14,9 @@
 /* In flight per block. More does not read faster, and makes every other load wait behind it. */
 #define WINDOW_BYTES 51200
 
+/* What the memory takes for that which is in flight ahead of need, where a layer is a chain. */
+#define AHEAD_NS 1300
+
 /* Elements that a warp reads at a time: 16 bytes a lane. */
 #define WARP_ELEMENTS 256
 
@@ -266,15 +269,19 @@ static int32_t choose_window(const cf_schedule *schedule)
 
 /*
  * A block that is done with a layer fills its ring with the next one's tiles while it waits for the
- * others. With fewer of these in flight the others' last tiles come sooner. Where a layer's chain
- * of waits is longer than its stream, the ring is all that keeps the stream going.
+ * others. With fewer of these in flight the others' last tiles come sooner, and so does what blocks
+ * tell each other; where a layer is a chain of waits, as many as the memory's speed needs.
+ * Measured.
  */
-static int32_t choose_ahead(const cf_schedule *schedule)
+static int32_t choose_ahead(const cf_schedule *schedule, int32_t memory_gb_per_s)
 {
-    int32_t n_each = schedule->n_window / schedule->n_producers;
-    if (schedule->shape.d_model > SHORT_D_MODEL)
-        n_each = cf_max(1, 2 * n_each / 3);
-    return n_each * schedule->n_producers;
+    int32_t most = schedule->n_window / schedule->n_producers, n_each = 2 * most / 3;
+    if (schedule->chain_bound) {
+        int32_t n_bytes = AHEAD_NS * memory_gb_per_s / schedule->n_blocks;
+        int32_t tile_bytes = 2 * schedule->tile_rows * schedule->shape.d_model;
+        n_each = n_bytes > 0 ? divide_near(n_bytes, schedule->n_producers * tile_bytes) : most;
+    }
+    return cf_min(cf_max(1, n_each), most) * schedule->n_producers;
 }
 
 /*
@@ -306,8 +313,9 @@ static int32_t choose_kv_least(const cf_schedule *schedule)
     return is_short && n_free < 3 ? 2 * KV_POSITIONS : KV_POSITIONS;
 }
 
-static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *error)
+static cf_status lay_out(cf_schedule *schedule, const cf_gpu_limits *limits, cf_error *error)
 {
+    int32_t shared_bytes = limits->shared_bytes;
     lay_out_all_but_ring(schedule);
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
@@ -323,7 +331,7 @@ static cf_status lay_out(cf_schedule *schedule, int32_t shared_bytes, cf_error *
                        "CUDA: the kernel needs %d bytes of shared memory, the GPU has %d a block",
                        schedule->shared.ring + 2 * schedule->slot_bytes, shared_bytes);
     schedule->n_window = choose_window(schedule);
-    schedule->n_ahead = choose_ahead(schedule);
+    schedule->n_ahead = choose_ahead(schedule, limits->memory_gb_per_s);
     schedule->kv_least = choose_kv_least(schedule);
     schedule->shared.total = schedule->shared.ring + schedule->n_slots * schedule->slot_bytes;
     return CF_STATUS_OK;
@@ -383,7 +391,7 @@ cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
     if (status == CF_STATUS_OK)
         status = check_shares(schedule, error);
     if (status == CF_STATUS_OK)
-        status = lay_out(schedule, limits->shared_bytes, error);
+        status = lay_out(schedule, limits, error);
     if (status == CF_STATUS_OK)
         place_kv(schedule);
     if (status != CF_STATUS_OK)

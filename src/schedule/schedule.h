@@ -49,7 +49,8 @@ enum {
 /* What a GPU allows. */
 typedef struct cf_gpu_limits {
     int32_t n_multiprocessors;
-    int32_t shared_bytes; /* shared memory that one block can have */
+    int32_t shared_bytes;    /* shared memory that one block can have */
+    int32_t memory_gb_per_s; /* by its clock and width; 0: unknown */
 } cf_gpu_limits;
 
 typedef enum cf_matrix {

@@ -18,6 +18,18 @@ cf_status cf_cuda_fail(cf_error *error, cudaError_t code, const char *what)
     return cf_fail(error, status, "CUDA: %s: %s", what, cudaGetErrorString(code));
 }
 
+/* As its clock and width have it, two transfers a cycle; 0 where the driver does not say. */
+static cf_status read_memory_speed(cf_cuda_device *device, cf_error *error)
+{
+    int clock_khz = 0, width_bits = 0;
+    CF_CUDA_TRY(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device->index),
+                "device", error);
+    CF_CUDA_TRY(cudaDeviceGetAttribute(&width_bits, cudaDevAttrGlobalMemoryBusWidth, device->index),
+                "device", error);
+    device->limits.memory_gb_per_s = (int32_t)(2e3 * clock_khz * (width_bits / 8) / 1e9);
+    return CF_STATUS_OK;
+}
+
 static cf_status read_properties(cf_cuda_device *device, cf_error *error)
 {
     struct cudaDeviceProp properties;
@@ -30,7 +42,7 @@ static cf_status read_properties(cf_cuda_device *device, cf_error *error)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: %s has compute capability %d.%d, expected 8.0 or newer", device->name,
                        properties.major, properties.minor);
-    return CF_STATUS_OK;
+    return read_memory_speed(device, error);
 }
 
 cf_status cf_cuda_device_open(int32_t index, cf_cuda_device *device, cf_error *error)
