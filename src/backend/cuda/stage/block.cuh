@@ -20,7 +20,8 @@ struct phase_entry {
     int32_t n_columns;
     int16_t input; /* cf_vector */
     int16_t part;
-    int32_t matrix;
+    int16_t matrix;
+    int16_t n_dense;
 };
 
 static_assert(sizeof(warp_counter) <= CF_SCHEDULE_COUNTER_BYTES, "the layout reserves too little");
