@@ -299,9 +299,11 @@ static __device__ __forceinline__ void group_store(const cf_prompt_attention &ar
     int64_t d_row = (int64_t)args.n_heads * shape::d_head;
     uint16_t *to = block_rows<shape>(args, part) + first_row * d_row;
     rows += first_row * 8;
-    /* All warps of the group have read the queries that lie there. */
+    /* The queries that lie there have been read: by the group's products, or by the warp alone. */
     if (shape::n_kept < shape::d_head / 16)
         role_sync(GROUP_BARRIERS + part.warp / 4, N_GROUP_THREADS);
+    else
+        __syncwarp();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float sum = state.sum[i];
