@@ -103,13 +103,6 @@ static int32_t n_matrix_rows(const cf_shape *shape, cf_matrix matrix)
     return shape->d_model;
 }
 
-/* Columns of a matrix that a phase has. */
-static int32_t columns_of(const cf_phase *phase, cf_matrix matrix)
-{
-    int32_t n_own = phase->matrix == matrix ? phase->n_columns - phase->n_dense : 0;
-    return n_own + (matrix == CF_MATRIX_DENSE ? phase->n_dense : 0);
-}
-
 /* Counts how many columns of each row of a matrix are streamed; phases never overlap in columns. */
 static void check_matrix(const cf_schedule *schedule, cf_matrix matrix)
 {
@@ -121,11 +114,11 @@ static void check_matrix(const cf_schedule *schedule, cf_matrix matrix)
         for (int32_t t = 0; t < n_tiles_of(schedule, b); t++) {
             const cf_tile *tile = &tiles_of(schedule, b)[t];
             const cf_phase *phase = &schedule->phases[tile->phase];
-            if (columns_of(phase, matrix) == 0)
+            if (phase->matrix != matrix)
                 continue;
             assert_in_range(tile->row, phase->row, phase->row + phase->n_rows - tile->n_rows);
             for (int32_t r = 0; r < tile->n_rows; r++)
-                streamed[tile->row + r] += columns_of(phase, matrix);
+                streamed[tile->row + r] += phase->n_columns;
         }
     for (int32_t r = 0; r < n_rows; r++)
         assert_int_equal(streamed[r], n_columns);
@@ -134,17 +127,16 @@ static void check_matrix(const cf_schedule *schedule, cf_matrix matrix)
 
 static void check_columns(const cf_schedule *schedule)
 {
-    int32_t next = 0, part = schedule->is_joined ? 0 : 1;
+    int32_t next = 0;
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *phase = &schedule->phases[p];
         if (phase->matrix != CF_MATRIX_DOWN)
             continue;
         assert_int_equal(phase->column, next);
-        assert_int_equal(phase->part, part++);
-        next += phase->n_columns - phase->n_dense;
+        assert_int_equal(phase->part, 1 + phase->input - CF_VECTOR_FFN);
+        next += phase->n_columns;
     }
     assert_int_equal(next, schedule->shape.d_ffn);
-    assert_int_equal(part, schedule->n_parts);
 }
 
 static void check_coverage(const cf_schedule *schedule)
@@ -271,7 +263,7 @@ static int32_t producer_of(const cf_schedule *schedule, const cf_phase *phase)
     for (int32_t p = 0; p < schedule->n_phases; p++) {
         const cf_phase *candidate = &schedule->phases[p];
         if (candidate->matrix == wanted &&
-            (wanted != CF_MATRIX_UP || schedule->is_joined || candidate->row == phase->column))
+            (wanted != CF_MATRIX_UP || candidate->row == phase->column))
             return p;
     }
     return schedule->n_phases;
@@ -312,9 +304,7 @@ static void check_participation(const cf_schedule *schedule)
     for (int32_t b = 0; b < schedule->n_blocks; b++) {
         int32_t n_tiles[CF_MATRIX_HEAD + 1] = {0};
         for (int32_t p = 0; p < schedule->n_phases; p++) {
-            for (int m = 0; m <= CF_MATRIX_HEAD; m++)
-                if (columns_of(&schedule->phases[p], (cf_matrix)m) > 0)
-                    n_tiles[m] += schedule->shares[b].n_phase_tiles[p];
+            n_tiles[schedule->phases[p].matrix] += schedule->shares[b].n_phase_tiles[p];
             n_blocks[p] += schedule->shares[b].n_phase_tiles[p] > 0;
         }
         for (int m = 0; m < CF_N_LAYER_MATRICES; m++)
@@ -380,31 +370,6 @@ static void check_shared_memory(const cf_schedule *schedule)
     assert_int_equal(schedule->slot_bytes % 128, 0);
 }
 
-/* What a phase is multiplied with lies in one piece, and each vector of it where it is brought. */
-static void check_places(const cf_schedule *schedule)
-{
-    const int32_t *places = schedule->shared.vectors;
-    for (int32_t p = 0; p < schedule->n_phases; p++) {
-        const cf_phase *phase = &schedule->phases[p];
-        int32_t n_own = phase->n_columns - phase->n_dense;
-        if (!schedule->is_joined || phase->matrix != CF_MATRIX_DOWN)
-            assert_int_equal(phase->vector, places[phase->input]);
-        else
-            assert_int_equal(phase->vector, places[CF_VECTOR_FFN] + 2 * phase->column);
-        if (phase->n_dense > 0)
-            assert_int_equal(phase->vector + 2 * n_own, places[CF_VECTOR_ATTENTION]);
-        assert_int_equal(phase->vector % 16, 0);
-        assert_in_range(phase->vector, CF_SCHEDULE_FIXED_BYTES,
-                        schedule->shared.ring - 2 * phase->n_columns);
-    }
-}
-
-static void a_phase_finds_its_vectors_in_one_piece(void **state)
-{
-    (void)state;
-    for_every_schedule(check_places);
-}
-
 static void shared_memory_fits_and_is_aligned(void **state)
 {
     (void)state;
@@ -434,7 +399,6 @@ static void check_ring(const cf_schedule *schedule)
         assert_true(tile_bytes <= schedule->slot_bytes);
         assert_true(phase->tile_rows <= schedule->bias_rows);
         assert_int_equal(2 * phase->n_columns % 16, 0); /* what a bulk copy can carry */
-        assert_int_equal(2 * phase->n_dense % 16, 0);
         assert_int_equal(phase->row_bytes % 16, 0);
         assert_int_equal(2 * phase->column % 16, 0);
     }
@@ -530,29 +494,13 @@ static cf_schedule schedule_of(int32_t model, cf_gpu_limits limits)
     return schedule;
 }
 
-/* The 410M on an H200: eight tiles for eight consumers, where there would be twelve. */
-static void down_and_dense_are_one_matrix_where_that_takes_fewer_turns(void **state)
-{
-    (void)state;
-    for (int32_t m = 0; m < N_MODELS; m++) {
-        cf_schedule schedule = schedule_of(m, gpus[1].limits);
-        assert_int_equal(schedule.is_joined, strcmp(models[m].name, "pythia-410m") == 0);
-        if (schedule.is_joined) {
-            assert_int_equal(schedule.max_units * schedule.n_parts, schedule.n_consumers);
-            assert_int_equal(schedule.phases[2].n_columns, schedule.phases[3].n_columns);
-            assert_int_equal(schedule.phases[3].n_dense, 1024);
-        }
-        cf_schedule_free(&schedule);
-    }
-}
-
 /* The 410M's tiles of 8 KB: 1.3 us of what each block gets of the memory, up to the window. */
 static void what_is_in_flight_ahead_follows_the_memory(void **state)
 {
     (void)state;
     static const struct {
         int32_t gb_per_s, n_ahead;
-    } expected[] = {{0, 5}, {100, 1}, {1792, 2}, {3352, 4}, {4916, 5}, {100000, 5}};
+    } expected[] = {{0, 6}, {100, 1}, {1792, 2}, {3352, 4}, {4916, 6}, {100000, 6}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         cf_gpu_limits limits = gpus[1].limits;
         limits.memory_gb_per_s = expected[i].gb_per_s;
@@ -651,12 +599,10 @@ int main(void)
         cmocka_unit_test(every_block_has_a_tile_of_every_matrix_of_a_layer),
         cmocka_unit_test(a_residual_row_belongs_to_one_block),
         cmocka_unit_test(shared_memory_fits_and_is_aligned),
-        cmocka_unit_test(a_phase_finds_its_vectors_in_one_piece),
         cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
         cmocka_unit_test(what_is_not_waited_for_overwrites_nothing),
         cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
         cmocka_unit_test(a_short_cache_is_cut_as_finely_as_consumers_are_free),
-        cmocka_unit_test(down_and_dense_are_one_matrix_where_that_takes_fewer_turns),
         cmocka_unit_test(what_is_in_flight_ahead_follows_the_memory),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),

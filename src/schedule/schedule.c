@@ -26,9 +26,6 @@
  */
 #define SHORT_D_MODEL 1024
 
-/* Rows of a tile of down and dense together: the kernel takes two at a time. */
-#define PAIR_ROWS 2
-
 /* Positions of the KV cache that are worth a block of their own, and a tile. */
 #define SPLIT_POSITIONS 64
 #define KV_POSITIONS 16
@@ -92,44 +89,6 @@ static int32_t choose_chunks(const cf_schedule *schedule)
     return cf_max(least, cf_min(level, CF_SCHEDULE_MAX_CHUNKS));
 }
 
-/* Columns of the first of the two parts that rows of down and dense together are cut into. */
-static int32_t joined_columns(const cf_shape *shape)
-{
-    return cf_round_up(cf_divide_up(shape->d_ffn + shape->d_model, 2), WARP_ELEMENTS);
-}
-
-/*
- * Turns that a block's consumers take for its residual rows, each in `n_parts`; they have them at a
- * layer's end, when the next one waits.
- */
-static int32_t residual_turns(const cf_schedule *schedule, int32_t n_parts)
-{
-    int32_t turn = CF_SCHEDULE_N_STREAM_WARPS(schedule->shape.d_head) - schedule->n_producers;
-    int32_t n_units = cf_divide_up(schedule->shape.d_model, schedule->unit_rows);
-    return cf_divide_up(cf_divide_up(n_units, schedule->n_blocks) * n_parts, turn);
-}
-
-/*
- * With the parallel residual down and dense are one matrix, its columns side by side, and so are
- * the MLP's vector and attention's. In two parts their rows may take consumers fewer turns than in
- * chunks. It is worth that where a layer is a chain of waits. Measured.
- */
-static void choose_joined(cf_schedule *schedule)
-{
-    const cf_shape *shape = &schedule->shape;
-    int32_t n_columns = joined_columns(shape);
-    schedule->is_joined = schedule->chain_bound && shape->parallel_residual &&
-                          schedule->unit_rows == PAIR_ROWS &&
-                          shape->d_head == CF_SCHEDULE_JOINED_D_HEAD && n_columns <= shape->d_ffn &&
-                          2 * PAIR_ROWS * n_columns <= TILE_BYTES &&
-                          residual_turns(schedule, 2) < residual_turns(schedule, schedule->n_parts);
-    if (!schedule->is_joined)
-        return;
-    schedule->n_chunks = 1;
-    schedule->chunk = cf_round_up(shape->d_ffn, WARP_ELEMENTS);
-    schedule->n_parts = 2;
-}
-
 /* Tiles of at most TILE_BYTES; fewer rows where a block would get too few of them to level. */
 static cf_status choose_sizes(cf_schedule *schedule, const cf_gpu_limits *limits, cf_error *error)
 {
@@ -183,37 +142,6 @@ static void add_dense(cf_schedule *schedule)
                                    .part = 0});
 }
 
-static void add_down(cf_schedule *schedule)
-{
-    int32_t d_ffn = schedule->shape.d_ffn, chunk = schedule->chunk;
-    for (int32_t k = 0; k < schedule->n_chunks; k++)
-        add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
-                                       .input = CF_VECTOR_FFN + k,
-                                       .n_rows = schedule->shape.d_model,
-                                       .column = k * chunk,
-                                       .n_columns = cf_min(chunk, d_ffn - k * chunk),
-                                       .part = 1 + k});
-}
-
-/* A row is down's and goes on as dense's. */
-static void add_joined(cf_schedule *schedule)
-{
-    const cf_shape *shape = &schedule->shape;
-    int32_t d_model = shape->d_model, middle = joined_columns(shape);
-    add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
-                                   .input = CF_VECTOR_FFN,
-                                   .n_rows = d_model,
-                                   .n_columns = middle,
-                                   .part = 0});
-    add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
-                                   .input = CF_VECTOR_FFN,
-                                   .n_rows = d_model,
-                                   .column = middle,
-                                   .n_columns = shape->d_ffn - middle + d_model,
-                                   .n_dense = d_model,
-                                   .part = 1});
-}
-
 static void add_phases(cf_schedule *schedule)
 {
     const cf_shape *shape = &schedule->shape;
@@ -230,11 +158,14 @@ static void add_phases(cf_schedule *schedule)
                                        .row = k * chunk,
                                        .n_rows = cf_min(chunk, shape->d_ffn - k * chunk),
                                        .n_columns = d_model});
-    if (schedule->is_joined)
-        add_joined(schedule);
-    else
-        add_down(schedule);
-    if (shape->parallel_residual && !schedule->is_joined)
+    for (int32_t k = 0; k < schedule->n_chunks; k++)
+        add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_DOWN,
+                                       .input = CF_VECTOR_FFN + k,
+                                       .n_rows = d_model,
+                                       .column = k * chunk,
+                                       .n_columns = cf_min(chunk, shape->d_ffn - k * chunk),
+                                       .part = 1 + k});
+    if (shape->parallel_residual)
         add_dense(schedule);
     add_phase(schedule, (cf_phase){.matrix = CF_MATRIX_HEAD,
                                    .input = CF_VECTOR_NORM1,
@@ -268,41 +199,23 @@ static int32_t place(cf_shared_layout *shared, int32_t n_bytes)
 static void lay_out_vectors(cf_schedule *schedule)
 {
     cf_shared_layout *shared = &schedule->shared;
-    int32_t d_model = schedule->shape.d_model, d_ffn = schedule->shape.d_ffn;
-    int32_t last = CF_VECTOR_FFN + schedule->n_chunks - 1;
+    int32_t d_model = schedule->shape.d_model, last = CF_VECTOR_FFN + schedule->n_chunks - 1;
     shared->norm_weights = place(shared, 2 * d_model);
     if (schedule->shape.parallel_residual && d_model <= SHORT_D_MODEL)
         shared->norm2_weights = place(shared, 2 * d_model);
     shared->sample = shared->total;
     shared->vectors[CF_VECTOR_NORM1] = place(shared, 2 * d_model);
-    if (schedule->chain_bound) {
-        shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * d_model);
-        shared->vectors[last] = place(shared, 2 * schedule->chunk);
-        shared->vectors[CF_VECTOR_ATTENTION] = place(shared, 2 * d_model);
-    } else {
-        shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * cf_max(d_model, schedule->chunk));
-        shared->vectors[last] = shared->vectors[CF_VECTOR_NORM2];
-        shared->vectors[CF_VECTOR_ATTENTION] = shared->vectors[CF_VECTOR_NORM1];
-    }
-    if (schedule->is_joined)
-        shared->vectors[CF_VECTOR_ATTENTION] = shared->vectors[CF_VECTOR_FFN] + 2 * d_ffn;
+    shared->vectors[CF_VECTOR_ATTENTION] =
+        schedule->chain_bound ? place(shared, 2 * d_model) : shared->vectors[CF_VECTOR_NORM1];
+    shared->vectors[CF_VECTOR_NORM2] = place(shared, 2 * cf_max(d_model, schedule->chunk));
+    shared->vectors[last] = schedule->chain_bound ? place(shared, 2 * schedule->chunk)
+                                                  : shared->vectors[CF_VECTOR_NORM2];
     for (int32_t v = CF_VECTOR_FFN; v < last; v++)
         shared->vectors[v] = place(shared, 2 * schedule->chunk);
     shared->norm = shared->vectors[CF_VECTOR_FFN];
     if (2 * schedule->chunk * (schedule->n_chunks - 1) < 4 * d_model)
         shared->norm = place(shared, 4 * d_model);
     shared->total = cf_max(shared->total, shared->sample + CF_SCHEDULE_SAMPLE_BYTES);
-}
-
-static void find_vectors(cf_schedule *schedule)
-{
-    const int32_t *vectors = schedule->shared.vectors;
-    for (int32_t p = 0; p < schedule->n_phases; p++) {
-        cf_phase *phase = &schedule->phases[p];
-        phase->vector = schedule->is_joined && phase->matrix == CF_MATRIX_DOWN
-                            ? vectors[CF_VECTOR_FFN] + 2 * phase->column
-                            : vectors[phase->input];
-    }
 }
 
 static void lay_out_all_but_ring(cf_schedule *schedule)
@@ -317,7 +230,6 @@ static void lay_out_all_but_ring(cf_schedule *schedule)
     shared->choice = place(shared, CF_SCHEDULE_CHOICE_BYTES);
     shared->attention = place(shared, attention_bytes(schedule->shape.d_head));
     lay_out_vectors(schedule);
-    find_vectors(schedule);
     shared->ring = shared->total = cf_round_up(shared->total, 128);
 }
 
@@ -449,11 +361,8 @@ static void place_kv(cf_schedule *schedule)
 static bool takes_part(const cf_schedule *schedule, const cf_share *share)
 {
     int32_t n_tiles[CF_MATRIX_HEAD + 1] = {0};
-    for (int32_t p = 0; p < schedule->n_phases; p++) {
-        const cf_phase *phase = &schedule->phases[p];
-        n_tiles[phase->matrix] += share->n_phase_tiles[p];
-        n_tiles[CF_MATRIX_DENSE] += phase->n_dense > 0 ? share->n_phase_tiles[p] : 0;
-    }
+    for (int32_t p = 0; p < schedule->n_phases; p++)
+        n_tiles[schedule->phases[p].matrix] += share->n_phase_tiles[p];
     bool all = true;
     for (int32_t m = 0; m < CF_N_LAYER_MATRICES; m++)
         all = all && n_tiles[m] > 0;
@@ -477,7 +386,6 @@ cf_status cf_schedule_create(const cf_shape *shape, const cf_gpu_limits *limits,
     CF_TRY(check_shape(shape, error));
     CF_TRY(choose_sizes(schedule, limits, error));
     choose_late(schedule);
-    choose_joined(schedule);
     add_phases(schedule);
     cf_status status = cf_schedule_deal(schedule, error);
     if (status == CF_STATUS_OK)

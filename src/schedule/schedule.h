@@ -8,7 +8,6 @@
  * then those of the LM head. The tiles of a layer come in phases, the same order in every block:
  *
  *     parallel residual      qkv   up 0 … up n   down 0 … down n   dense
- *     … where this is less   qkv   up   the first half of (down, dense)   the second
  *     sequential residual    qkv   dense   up 0 … up n   down 0 … down n
  *
  * so that what a phase waits for was streamed in an earlier one, by all blocks, and other weights
@@ -31,7 +30,6 @@ enum {
     CF_SCHEDULE_MAX_WARPS = 20, /* of a block: then a thread has 96 registers */
     CF_SCHEDULE_N_VECTOR_WARPS = 8,
     CF_SCHEDULE_MAX_PRODUCERS = 2,
-    CF_SCHEDULE_JOINED_D_HEAD = 64,   /* the head width of which there is a joined kernel */
     CF_SCHEDULE_FEW_TURNS = 3,        /* of the consumers' with tiles of qkv and up */
     CF_SCHEDULE_FIXED_BYTES = 1280,   /* of shared memory, for barriers and counters, */
     CF_SCHEDULE_COUNTER_BYTES = 16,   /* for each count of warps, */
@@ -77,11 +75,9 @@ typedef enum cf_vector {
 /* Tiles of one kind: rows row … row + n_rows - 1 and columns column … of a matrix. */
 typedef struct cf_phase {
     cf_matrix matrix;
-    int32_t input;  /* cf_vector; where there are columns of dense, attention's follows it */
-    int32_t vector; /* where the element that meets the first column lies in shared memory */
+    int32_t input; /* cf_vector; its first element meets the phase's first column */
     int32_t row, n_rows;
     int32_t column, n_columns;
-    int32_t n_dense;   /* of these columns, the last, which are dense's; the others are down's */
     int32_t row_bytes; /* from one row of the matrix to the next */
     int32_t tile_rows; /* rows of a tile; the last one may have fewer */
     int32_t part;      /* down, dense: which of the partial sums of a residual row */
@@ -141,7 +137,7 @@ typedef struct cf_schedule {
     int32_t head_tile_rows;
     int32_t n_chunks;        /* of the MLP's inner vector */
     int32_t chunk;           /* its elements; the last chunk may have fewer */
-    int32_t n_parts;         /* partial sums of a residual row: dense's and each down chunk's */
+    int32_t n_parts;         /* partial sums of a residual row: dense and each down chunk */
     int32_t max_splits;      /* of a head's KV cache among blocks, */
     int32_t split_positions; /* as soon as each has this many */
     int32_t kv_positions;    /* of a head that a slot holds: their keys, then their values */
@@ -149,7 +145,6 @@ typedef struct cf_schedule {
     int32_t n_late_blocks;   /* readers begin when all have counted but so many blocks, */
     int32_t n_late_heads;    /* or heads: what is late they look at until it is there */
     bool chain_bound;        /* a layer is a chain of waits: see choose_late() */
-    bool is_joined;          /* down and dense are one matrix: see choose_joined() */
     int32_t n_phases;        /* the LM head is the last */
     cf_phase phases[CF_SCHEDULE_MAX_PHASES];
     cf_shared_layout shared;

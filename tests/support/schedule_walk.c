@@ -124,13 +124,6 @@ static void normalise(token_walk *walk, walk_block *block, int vector, int round
     hold(walk, block, vector, round);
 }
 
-/* Whether a tile is of rows of the residual. */
-static bool is_owned(const cf_schedule *schedule, const cf_tile *tile)
-{
-    cf_matrix matrix = schedule->phases[tile->phase].matrix;
-    return matrix == CF_MATRIX_DOWN || matrix == CF_MATRIX_DENSE;
-}
-
 /*
  * The token's embedding, to be normalised and in the block's own rows of the residual, as soon as
  * all logits of the token before are there: the residual has been read by all then.
@@ -145,7 +138,7 @@ static bool load_embedding(token_walk *walk, walk_block *block, int token)
         walk->embedding[i] = weight(walk->neox->embed, walk->ids[token], i);
     for (int32_t t = 0; t < schedule->shares[b].n_layer_tiles; t++) {
         const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + t];
-        if (!is_owned(schedule, tile))
+        if (schedule->phases[tile->phase].matrix != CF_MATRIX_DENSE)
             continue;
         assert_int_equal(block->n_arrived[tile->unit], 0);
         for (int r = 0; r < tile->n_rows; r++)
@@ -160,7 +153,8 @@ static bool has_published(const token_walk *walk, int32_t b, int epoch)
     const cf_schedule *schedule = &walk->schedule;
     for (int32_t t = 0; t < schedule->shares[b].n_layer_tiles; t++) {
         const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + t];
-        if (is_owned(schedule, tile) && !are_there(&walk->residual, tile->row, tile->n_rows, epoch))
+        if (schedule->phases[tile->phase].matrix == CF_MATRIX_DENSE &&
+            !are_there(&walk->residual, tile->row, tile->n_rows, epoch))
             return false;
     }
     return true;
@@ -337,18 +331,14 @@ static void consume(token_walk *walk, walk_block *block, const cf_tile *tile, in
     int layer = layer_of(walk, round);
     const cf_phase *phase = &walk->schedule.phases[tile->phase];
     const cf_tensor *matrix = matrix_of(walk->neox, phase->matrix, layer);
-    const cf_tensor *dense = matrix_of(walk->neox, CF_MATRIX_DENSE, layer);
-    const double *vector = block->memory + phase->vector / 2;
-    int32_t n_own = phase->n_columns - phase->n_dense;
+    const double *vector = vector_memory(walk, block, phase->input);
     for (int r = 0; r < tile->n_rows; r++) {
         double sum = 0;
-        for (int32_t c = 0; c < n_own; c++)
+        for (int32_t c = 0; c < phase->n_columns; c++)
             sum += weight(matrix, tile->row + r, phase->column + c) * vector[c];
-        for (int32_t c = 0; c < phase->n_dense; c++)
-            sum += weight(dense, tile->row + r, c) * vector[n_own + c];
         deliver(walk, block, tile, r, sum, round);
     }
-    if (is_owned(&walk->schedule, tile))
+    if (phase->matrix == CF_MATRIX_DOWN || phase->matrix == CF_MATRIX_DENSE)
         complete_unit(walk, block, tile, round);
 }
 
@@ -366,12 +356,10 @@ static bool step_consumer(token_walk *walk, int32_t b, int warp)
     int round = token * n_rounds(walk) + layer;
     const cf_tile *tile = &schedule->tiles[b * schedule->max_tiles + (place - layer * per_layer) +
                                            (layer == n_layers ? per_layer : 0)];
-    const cf_phase *phase = &schedule->phases[tile->phase];
-    if (block->held[phase->input] < round)
+    int input = schedule->phases[tile->phase].input;
+    if (block->held[input] < round)
         return false;
-    assert_int_equal(block->held[phase->input], round);
-    if (phase->n_dense > 0 && block->held[CF_VECTOR_ATTENTION] < round)
-        return false;
+    assert_int_equal(block->held[input], round);
     consume(walk, block, tile, round);
     *slot = NOTHING;
     block->next_tile[warp] += schedule->n_consumers;

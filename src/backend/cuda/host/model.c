@@ -242,11 +242,9 @@ static cf_status load(loader *loading, cf_error *error)
     return CF_STATUS_OK;
 }
 
-static const void *kernel_of(const cf_schedule *schedule, cf_dtype weights)
+static const void *kernel_of(int32_t d_head, cf_dtype weights)
 {
-    if (schedule->is_joined)
-        return cf_token_kernel_64_joined(weights);
-    switch (schedule->shape.d_head) {
+    switch (d_head) {
     case 32:
         return cf_token_kernel_32(weights);
     case 64:
@@ -268,7 +266,7 @@ static cf_status prepare_kernel(cf_backend_model *model, cf_error *error)
     uint32_t n_warps = (uint32_t)schedule->n_consumers + (uint32_t)schedule->n_producers +
                        CF_SCHEDULE_N_ATTENTION_WARPS(schedule->shape.d_head) +
                        CF_SCHEDULE_N_VECTOR_WARPS;
-    model->grid = (cf_cuda_grid){.kernel = kernel_of(schedule, model->weights),
+    model->grid = (cf_cuda_grid){.kernel = kernel_of(schedule->shape.d_head, model->weights),
                                  .n_blocks = (uint32_t)schedule->n_blocks,
                                  .n_threads = 32 * n_warps,
                                  .shared_bytes = (size_t)schedule->shared.total};

@@ -22,14 +22,11 @@ static __device__ void fold_tile(const cf_token_model &model, const cf_tile &til
     const void *matrix =
         phase.matrix == CF_MATRIX_HEAD ? model.head : model.layers[layer].matrices[phase.matrix];
     const float *bias = vectors.biases[phase.matrix], *shift = vectors.shifts[phase.matrix];
-    const float *dense = phase.n_dense > 0 ? vectors.biases[CF_MATRIX_DENSE] : NULL;
     for (int32_t r = 0; r < tile.n_rows; r++) {
         int32_t row = tile.row + r;
         const char *weights = static_cast<const char *>(matrix) + (int64_t)row * phase.row_bytes;
         /* Of the phases that share a row, the one of the first columns brings its bias. */
         float sum = bias != NULL && phase.column == 0 ? bias[row] : 0;
-        if (dense != NULL)
-            sum += dense[row];
         if (shift != NULL)
             sum += product<format>(reinterpret_cast<const uint16_t *>(weights), shift,
                                    phase.n_columns, lane);

@@ -13,7 +13,6 @@ extern "C" {
 /* The token kernel of a head width, for weights in F16 or BF16; an address for cudaLaunch…(). */
 const void *cf_token_kernel_32(cf_dtype weights);
 const void *cf_token_kernel_64(cf_dtype weights);
-const void *cf_token_kernel_64_joined(cf_dtype weights);
 const void *cf_token_kernel_80(cf_dtype weights);
 const void *cf_token_kernel_96(cf_dtype weights);
 const void *cf_token_kernel_128(cf_dtype weights);

@@ -53,8 +53,8 @@ static __device__ __forceinline__ void init_phases(const cf_schedule &schedule)
     if (p >= schedule.n_phases)
         return;
     const cf_phase &phase = schedule.phases[p];
-    block_shared().phases[p] = {phase.vector,        phase.n_columns,       (int16_t)phase.input,
-                                (int16_t)phase.part, (int16_t)phase.matrix, (int16_t)phase.n_dense};
+    block_shared().phases[p] = {schedule.shared.vectors[phase.input], phase.n_columns,
+                                (int16_t)phase.input, (int16_t)phase.part, phase.matrix};
 }
 
 static __device__ __forceinline__ void init_block(const cf_token_args &args)
@@ -77,7 +77,7 @@ static __device__ __forceinline__ void init_block(const cf_token_args &args)
     __syncthreads(); /* publishes all of it to all roles */
 }
 
-template <class format, int d_head, bool is_joined>
+template <class format, int d_head>
 __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
     token_kernel(const __grid_constant__ cf_token_args args)
 {
@@ -86,26 +86,23 @@ __global__ void __launch_bounds__(MAX_TOKEN_THREADS, 1)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     init_block(args);
     if (warp < n_consumers)
-        stage_consume<format, d_head, is_joined>(args, warp, lane);
+        stage_consume<format, d_head>(args, warp, lane);
     else if (warp < n_first)
-        stage_stream<is_joined>(args, warp - n_consumers, lane);
+        stage_stream(args, warp - n_consumers, lane);
     else if (warp < n_first + CF_SCHEDULE_N_ATTENTION_WARPS(d_head))
         stage_attention<d_head>(args, threadIdx.x - 32 * n_first);
     else
-        stage_vectors<format, is_joined>(args,
-                                         threadIdx.x - 32 * n_first - N_ATTENTION_THREADS(d_head));
+        stage_vectors<format>(args, threadIdx.x - 32 * n_first - N_ATTENTION_THREADS(d_head));
 }
 
-/*
- * The host's way to the kernels of one head width, of which some are for schedules that join down
- * and dense: a file each, so that they compile side by side.
+/* The host's way to the kernels of one head width: a file each, so that they compile side by side.
  */
-#define TOKEN_KERNELS(name, d_head, is_joined)                                                     \
-    extern "C" const void *cf_token_kernel_##name(cf_dtype weights)                                \
+#define TOKEN_KERNELS(d_head)                                                                      \
+    extern "C" const void *cf_token_kernel_##d_head(cf_dtype weights)                              \
     {                                                                                              \
         return weights == CF_DTYPE_BF16                                                            \
-                   ? reinterpret_cast<const void *>(&token_kernel<format_bf16, d_head, is_joined>) \
-                   : reinterpret_cast<const void *>(&token_kernel<format_f16, d_head, is_joined>); \
+                   ? reinterpret_cast<const void *>(&token_kernel<format_bf16, d_head>)            \
+                   : reinterpret_cast<const void *>(&token_kernel<format_f16, d_head>);            \
     }
 
 #endif

@@ -1,3 +1,3 @@
 #include "backend/cuda/kernel/token.cuh"
 
-TOKEN_KERNELS(128, 128, false)
+TOKEN_KERNELS(128)

@@ -1,3 +1,3 @@
 #include "backend/cuda/kernel/token.cuh"
 
-TOKEN_KERNELS(256, 256, false)
+TOKEN_KERNELS(256)

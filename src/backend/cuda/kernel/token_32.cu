@@ -1,3 +1,3 @@
 #include "backend/cuda/kernel/token.cuh"
 
-TOKEN_KERNELS(32, 32, false)
+TOKEN_KERNELS(32)

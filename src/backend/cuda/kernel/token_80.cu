@@ -1,3 +1,3 @@
 #include "backend/cuda/kernel/token.cuh"
 
-TOKEN_KERNELS(80, 80, false)
+TOKEN_KERNELS(80)

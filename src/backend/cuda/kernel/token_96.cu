@@ -1,3 +1,3 @@
 #include "backend/cuda/kernel/token.cuh"
 
-TOKEN_KERNELS(96, 96, false)
+TOKEN_KERNELS(96)

@@ -20,8 +20,7 @@ struct phase_entry {
     int32_t n_columns;
     int16_t input; /* cf_vector */
     int16_t part;
-    int16_t matrix;
-    int16_t n_dense;
+    int32_t matrix;
 };
 
 static_assert(sizeof(warp_counter) <= CF_SCHEDULE_COUNTER_BYTES, "the layout reserves too little");

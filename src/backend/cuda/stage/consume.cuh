@@ -86,7 +86,7 @@ static __device__ __forceinline__ void publish_unit(const cf_token_args &args,
 /* What a warp keeps of the phase that its tile belongs to. */
 struct consume_phase {
     int32_t index;
-    int32_t matrix, n_columns, n_dense, part;
+    int32_t matrix, n_columns, part;
     const char *vector;
 };
 
@@ -124,26 +124,8 @@ static __device__ __forceinline__ void enter_phase(consume_place &place, consume
     begin_round(place, phase);
     if (entered.input != CF_VECTOR_NORM1)
         barrier_wait(&block_shared().ready[entered.input], layer & 1);
-    phase = {index,           entered.matrix, entered.n_columns,
-             entered.n_dense, entered.part,   block_at<char>(entered.vector)};
-}
-
-/*
- * Lane r gets the sum of row r. Where down and dense are one matrix, attention's result is waited
- * for when there is nothing left to multiply but it.
- */
-template <class format, int d_head, bool is_joined>
-static __device__ __forceinline__ float multiply(const consume_phase &phase, const cf_tile &tile,
-                                                 const char *slot, uint32_t layer, int lane)
-{
-    constexpr int most_rows = d_head <= 64 ? 4 : 2; /* narrow heads are of small models */
-    auto await_attention = [&] {
-        barrier_wait(&block_shared().ready[CF_VECTOR_ATTENTION], layer & 1);
-    };
-    if (is_joined && phase.matrix == CF_MATRIX_DOWN)
-        return pair_product<format>(slot, phase.vector, phase.n_columns, phase.n_dense,
-                                    await_attention, lane);
-    return tile_product<format, most_rows>(slot, phase.vector, tile.n_rows, phase.n_columns, lane);
+    phase = {index, entered.matrix, entered.n_columns, entered.part,
+             block_at<char>(entered.vector)};
 }
 
 static __device__ __forceinline__ void deliver(const cf_token_args &args, const token_turn &turn,
@@ -239,11 +221,12 @@ static __device__ __forceinline__ void finish_kv(const cf_token_args &args, int3
 }
 
 /* A warp's tiles of one round. */
-template <class format, int d_head, bool is_joined>
+template <class format, int d_head>
 static __device__ __forceinline__ void consume_round(const cf_token_args &args,
                                                      const token_turn &turn, const head_task &task,
                                                      int32_t round, consume_place &place)
 {
+    constexpr int most_rows = d_head <= 64 ? 4 : 2; /* narrow heads are of small models */
     const cf_schedule &schedule = args.model.schedule;
     round_stream stream = open_round(args, task, round);
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
@@ -266,11 +249,11 @@ static __device__ __forceinline__ void consume_round(const cf_token_args &args,
             cf_tile tile = tiles[stream.tile(place.t)];
             /* Both before the vector, which comes last: nothing is left to do then but multiply. */
             const char *slot = await_slot(args, place.ring);
-            uint32_t layer = (uint32_t)(turn.n_layers(args) + round);
             if (tile.phase != phase.index)
-                enter_phase(place, phase, tile.phase, layer);
+                enter_phase(place, phase, tile.phase, (uint32_t)(turn.n_layers(args) + round));
             finish_kv(args, place.t, kv_end, place.lane);
-            float sum = multiply<format, d_head, is_joined>(phase, tile, slot, layer, place.lane);
+            float sum = tile_product<format, most_rows>(slot, phase.vector, tile.n_rows,
+                                                        phase.n_columns, place.lane);
             leave_slot(place.ring, place.lane);
             deliver(args, turn, phase, tile, round, sum + bias, place.lane);
         }
@@ -287,7 +270,7 @@ static __device__ __forceinline__ void logits_are_there(const cf_token_args &arg
     barrier_arrive_warp(&choice_shared(args).judged, lane);
 }
 
-template <class format, int d_head, bool is_joined>
+template <class format, int d_head>
 static __device__ __forceinline__ void stage_consume(const cf_token_args &args, int warp, int lane)
 {
     consume_place place = {warp, lane, warp, {warp, 0}, 0};
@@ -295,7 +278,7 @@ static __device__ __forceinline__ void stage_consume(const cf_token_args &args, 
     do {
         head_task task = block_task(args, turn);
         for (int32_t round = 0; round < n_rounds(args, turn); round++) {
-            consume_round<format, d_head, is_joined>(args, turn, task, round, place);
+            consume_round<format, d_head>(args, turn, task, round, place);
             if (warp == 0 && lane == 0)
                 trace(args, round, CF_TRACE_TILES_DONE);
         }

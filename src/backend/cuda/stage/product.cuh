@@ -34,9 +34,8 @@ static __device__ __forceinline__ void load_elements(float2 (&x)[4], const char 
 
 /* Adds up the columns from `c` on, `n_pieces` of 256 that are under way together. */
 template <class format, int rows, int n_pieces>
-static __device__ __forceinline__ void add_pieces(float2 (&partial)[rows], const char *weights,
-                                                  const char *vector, int32_t row_columns,
-                                                  int32_t c)
+static __device__ __forceinline__ void add_columns(float2 (&partial)[rows], const char *weights,
+                                                   const char *vector, int32_t n_columns, int32_t c)
 {
 #pragma unroll
     for (int i = 0; i < n_pieces; i++, c += PIECE_ELEMENTS) {
@@ -44,42 +43,9 @@ static __device__ __forceinline__ void add_pieces(float2 (&partial)[rows], const
         load_elements(x, vector + 2 * c);
 #pragma unroll
         for (int r = 0; r < rows; r++) {
-            const char *row = weights + 2 * (r * row_columns + c);
+            const char *row = weights + 2 * (r * n_columns + c);
             add_products<format>(partial[r], *reinterpret_cast<const uint4 *>(row), x);
         }
-    }
-}
-
-/* Adds up n columns of `rows` rows, each `row_columns` behind the one before. */
-template <class format, int rows>
-static __device__ __forceinline__ void add_columns(float2 (&partial)[rows], const char *weights,
-                                                   const char *vector, int32_t row_columns,
-                                                   int32_t n, int lane)
-{
-    int32_t c = lane * LANE_ELEMENTS;
-    /* No remainder, in which every load would be waited for, in the shapes there are. */
-    if (rows > 2) { /* as many loads under way */
-#pragma unroll 1
-        for (; c + PIECE_ELEMENTS < n; c += 2 * PIECE_ELEMENTS)
-            add_pieces<format, rows, 2>(partial, weights, vector, row_columns, c);
-        if (c < n)
-            add_pieces<format, rows, 1>(partial, weights, vector, row_columns, c);
-    } else if (n % (5 * PIECE_ELEMENTS) == 0) {
-#pragma unroll 1
-        for (; c < n; c += 5 * PIECE_ELEMENTS)
-            add_pieces<format, rows, 5>(partial, weights, vector, row_columns, c);
-    } else if (n % (4 * PIECE_ELEMENTS) == 0) {
-#pragma unroll 1
-        for (; c < n; c += 4 * PIECE_ELEMENTS)
-            add_pieces<format, rows, 4>(partial, weights, vector, row_columns, c);
-    } else if (n % (3 * PIECE_ELEMENTS) == 0) {
-#pragma unroll 1
-        for (; c < n; c += 3 * PIECE_ELEMENTS)
-            add_pieces<format, rows, 3>(partial, weights, vector, row_columns, c);
-    } else {
-#pragma unroll 1
-        for (; c < n; c += PIECE_ELEMENTS)
-            add_pieces<format, rows, 1>(partial, weights, vector, row_columns, c);
     }
 }
 
@@ -89,7 +55,31 @@ static __device__ __forceinline__ void row_products(float (&sums)[rows], const c
                                                     const char *vector, int32_t n_columns, int lane)
 {
     float2 partial[rows] = {};
-    add_columns<format, rows>(partial, weights, vector, n_columns, n_columns, lane);
+    int32_t c = lane * LANE_ELEMENTS;
+    /* No remainder, in which every load would be waited for, in the shapes there are. */
+    if (rows > 2) { /* as many loads under way */
+#pragma unroll 1
+        for (; c + PIECE_ELEMENTS < n_columns; c += 2 * PIECE_ELEMENTS)
+            add_columns<format, rows, 2>(partial, weights, vector, n_columns, c);
+        if (c < n_columns)
+            add_columns<format, rows, 1>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (5 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 5 * PIECE_ELEMENTS)
+            add_columns<format, rows, 5>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (4 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 4 * PIECE_ELEMENTS)
+            add_columns<format, rows, 4>(partial, weights, vector, n_columns, c);
+    } else if (n_columns % (3 * PIECE_ELEMENTS) == 0) {
+#pragma unroll 1
+        for (; c < n_columns; c += 3 * PIECE_ELEMENTS)
+            add_columns<format, rows, 3>(partial, weights, vector, n_columns, c);
+    } else {
+#pragma unroll 1
+        for (; c < n_columns; c += PIECE_ELEMENTS)
+            add_columns<format, rows, 1>(partial, weights, vector, n_columns, c);
+    }
 #pragma unroll
     for (int r = 0; r < rows; r++)
         sums[r] = warp_sum(partial[r].x + partial[r].y);
@@ -120,31 +110,6 @@ static __device__ __forceinline__ float tile_product(const char *weights, const 
         mine = lane == r ? sums[0] : mine;
     }
     return mine;
-}
-
-/*
- * The same of a pair of rows of which the last `n_late` columns meet elements that come later:
- * `await_late()` returns when these are there.
- */
-template <class format, class waiting>
-static __device__ __forceinline__ float pair_product(const char *weights, const char *vector,
-                                                     int32_t n_columns, int32_t n_late,
-                                                     const waiting &await_late, int lane)
-{
-    float2 partial[2] = {};
-    int32_t first = 0, end = n_columns - n_late;
-#pragma unroll 1
-    for (;;) { /* once or twice, by the same instructions */
-        add_columns<format, 2>(partial, weights + 2 * first, vector + 2 * first, n_columns,
-                               end - first, lane);
-        if (end == n_columns)
-            break;
-        await_late();
-        first = end;
-        end = n_columns;
-    }
-    float sums[2] = {warp_sum(partial[0].x + partial[0].y), warp_sum(partial[1].x + partial[1].y)};
-    return lane == 0 ? sums[0] : sums[1];
 }
 
 #endif

@@ -9,18 +9,16 @@
 
 /*
  * What fills a slot: pieces of memory, n_bytes each and `step` bytes apart; of the KV cache keys,
- * and values as many bytes behind them as the two caches are apart. Where rows of down go on as
- * those of dense, a row of dense follows each piece.
+ * and values as many bytes behind them as the two caches are apart.
  */
 struct slot_filling {
     const char *source;
-    uint32_t sizes; /* of packed(): in one word, which is one shuffle */
+    uint32_t sizes; /* of both(): in one word, which is one shuffle */
     int32_t step;
 
-    static __device__ __forceinline__ uint32_t packed(uint32_t n_bytes, uint32_t n_pieces,
-                                                      bool has_dense)
+    static __device__ __forceinline__ uint32_t both(uint32_t n_bytes, uint32_t n_pieces)
     {
-        return n_bytes | n_pieces << 24 | (has_dense ? 1u << 31 : 0);
+        return n_bytes | n_pieces << 24;
     }
 
     __device__ __forceinline__ uint32_t n_bytes() const
@@ -30,12 +28,7 @@ struct slot_filling {
 
     __device__ __forceinline__ uint32_t n_pieces() const
     {
-        return sizes >> 24 & 0x7F;
-    }
-
-    __device__ __forceinline__ bool has_dense() const
-    {
-        return sizes >> 31;
+        return sizes >> 24;
     }
 
     /* What another lane knows. */
@@ -46,61 +39,35 @@ struct slot_filling {
     }
 };
 
-/* Tiles of a round, from `tiles` on. */
-template <bool is_joined> struct tile_list {
-    const cf_token_args &args;
-    const cf_tile *tiles;
-    int32_t round;
+/* Whole rows are one piece of memory, parts of rows one each. */
+static __device__ __forceinline__ slot_filling tile_filling(const cf_token_args &args,
+                                                            const cf_tile &tile, int32_t round)
+{
+    const cf_phase &phase = args.model.schedule.phases[tile.phase];
+    const void *matrix = phase.matrix == CF_MATRIX_HEAD
+                             ? args.model.head
+                             : args.model.layers[round].matrices[phase.matrix];
+    uint32_t row_bytes = 2 * phase.n_columns, n_rows = tile.n_rows;
+    bool is_whole = (int32_t)row_bytes == phase.row_bytes;
+    const char *first = static_cast<const char *>(matrix) + 2 * phase.column;
+    return {first + (int64_t)tile.row * phase.row_bytes,
+            is_whole ? slot_filling::both(n_rows * row_bytes, 1)
+                     : slot_filling::both(row_bytes, n_rows),
+            phase.row_bytes};
+}
 
-    /* Whole rows are one piece of memory, parts of rows one each. */
-    __device__ __forceinline__ slot_filling filling(int32_t i) const
-    {
-        const cf_tile &tile = tiles[i];
-        const cf_phase &phase = args.model.schedule.phases[tile.phase];
-        const void *matrix = phase.matrix == CF_MATRIX_HEAD
-                                 ? args.model.head
-                                 : args.model.layers[round].matrices[phase.matrix];
-        int32_t n_dense = is_joined ? phase.n_dense : 0;
-        uint32_t row_bytes = 2 * (phase.n_columns - n_dense), n_rows = tile.n_rows;
-        bool is_whole = (int32_t)row_bytes == phase.row_bytes;
-        const char *first = static_cast<const char *>(matrix) + 2 * phase.column;
-        return {first + (int64_t)tile.row * phase.row_bytes,
-                slot_filling::packed(is_whole ? n_rows * row_bytes : row_bytes,
-                                     is_whole ? 1 : n_rows, n_dense > 0),
-                phase.row_bytes};
-    }
-
-    /* The first row of dense in a tile that has some. */
-    __device__ __forceinline__ const char *dense(int32_t i) const
-    {
-        const void *matrix = args.model.layers[round].matrices[CF_MATRIX_DENSE];
-        return static_cast<const char *>(matrix) +
-               2 * (int64_t)tiles[i].row * args.model.schedule.shape.d_model;
-    }
-};
-
-/* Tiles of the KV cache: keys of task.per_tile positions. */
-struct kv_list {
-    const cf_token_args &args;
-    const head_task &task;
-    int32_t layer;
-
-    __device__ __forceinline__ slot_filling filling(int32_t i) const
-    {
-        const cf_schedule &schedule = args.model.schedule;
-        int32_t d_head = schedule.shape.d_head, pos = task.begin + i * task.per_tile;
-        int64_t row =
-            (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
-        uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
-        return {reinterpret_cast<const char *>(args.session.keys + (row + pos) * d_head),
-                slot_filling::packed(n_bytes, 1, false), 0};
-    }
-
-    __device__ __forceinline__ const char *dense(int32_t) const
-    {
-        return NULL;
-    }
-};
+/* Keys of per_tile positions. */
+static __device__ __forceinline__ slot_filling kv_filling(const cf_token_args &args,
+                                                          const head_task &task, int32_t layer,
+                                                          int32_t index)
+{
+    const cf_schedule &schedule = args.model.schedule;
+    int32_t d_head = schedule.shape.d_head, pos = task.begin + index * task.per_tile;
+    int64_t row = (int64_t)(layer * schedule.shape.n_heads + task.head) * args.session.n_context;
+    uint32_t n_bytes = 2 * d_head * min(task.per_tile, task.end - pos);
+    return {reinterpret_cast<const char *>(args.session.keys + (row + pos) * d_head),
+            slot_filling::both(n_bytes, 1), 0};
+}
 
 /* Where a producer is: the next slot to fill, and the oldest tile that may not have landed. */
 struct stream_place {
@@ -156,19 +123,18 @@ static __device__ __forceinline__ bool await_slot_to_fill(stream_place &place)
     return true;
 }
 
-/* Fills the next slot; rows of `dense` follow the pieces, if it is not NULL. */
+/* Fills the next slot. */
 template <bool is_kv>
 static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
-                                                 const slot_filling &filling, const char *dense,
-                                                 stream_place &place, int lane)
+                                                 const slot_filling &filling, stream_place &place,
+                                                 int lane)
 {
     const cf_schedule &schedule = args.model.schedule;
     char *slot = block_at<char>(schedule.shared.ring) + place.next.slot * schedule.slot_bytes;
     const char *source = filling.source;
     uint32_t n_bytes = filling.n_bytes(), n_pieces = filling.n_pieces();
-    uint32_t n_dense_bytes = dense != NULL ? 2 * schedule.shape.d_model : 0;
     uint64_t *full = &block_shared().full[place.next.slot];
-    warp_copy_begin(full, (is_kv ? 2 : n_pieces) * (n_bytes + n_dense_bytes), lane);
+    warp_copy_begin(full, (is_kv ? 2 : n_pieces) * n_bytes, lane);
     warp_copy(slot, source, n_bytes, full, lane);
     if (is_kv)
         warp_copy(slot + 2 * schedule.shape.d_head * schedule.kv_positions,
@@ -176,17 +142,10 @@ static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
                   n_bytes, full, lane);
 #pragma unroll 1
     for (uint32_t p = 1; p < (is_kv ? 1 : n_pieces); p++) {
+        slot += n_bytes;
         source += filling.step;
-        warp_copy(slot + p * (n_bytes + n_dense_bytes), source, n_bytes, full, lane);
+        warp_copy(slot, source, n_bytes, full, lane);
     }
-    if (dense != NULL)
-#pragma unroll 1
-        for (uint32_t p = 0; p < n_pieces; p++) {
-            slot += n_bytes;
-            warp_copy(slot, dense, n_dense_bytes, full, lane);
-            slot += n_dense_bytes;
-            dense += n_dense_bytes;
-        }
     warp_copy_end(full, lane);
     ring_advance(place.next, place.n_producers, place.n_slots);
     place.n_in_flight++;
@@ -196,26 +155,24 @@ static __device__ __forceinline__ void fill_slot(const cf_token_args &args,
  * Streams this producer's share of a list of n. Each lane works out what fills one of the next 32
  * slots, so that hardly anything is left to do between the waits.
  */
-template <bool is_alone, bool is_joined, bool is_kv, class slot_list>
-static __device__ __forceinline__ bool stream_list(const cf_token_args &args, const slot_list &list,
-                                                   int32_t n, stream_place &place, int lane)
+template <bool is_alone, bool is_kv, class describer>
+static __device__ __forceinline__ bool stream_list(const cf_token_args &args,
+                                                   const describer &filling_of, int32_t n,
+                                                   stream_place &place, int lane)
 {
 #pragma unroll 1
     while (place.index < n) {
-        slot_filling mine = list.filling(min(place.index + lane * place.n_producers, n - 1));
+        slot_filling mine = filling_of(min(place.index + lane * place.n_producers, n - 1));
         slot_filling filling = {};
         if (is_alone)
             filling = mine.of_lane(0);
 #pragma unroll 1
         for (int k = 0; k < 32 && place.index < n; k++) {
-            const char *dense = NULL;
             if (!is_alone)
                 filling = mine.of_lane(k);
-            if (is_joined && !is_kv && filling.has_dense())
-                dense = list.dense(place.index);
             if (!await_slot_to_fill<is_alone>(place))
                 return false;
-            fill_slot<is_kv>(args, filling, dense, place, lane);
+            fill_slot<is_kv>(args, filling, place, lane);
             if (is_alone)
                 filling = mine.of_lane(k + 1); /* on its way while the next slot is waited for */
             place.index += place.n_producers;
@@ -269,7 +226,7 @@ static __device__ __forceinline__ stretch_tiles open_stretch(const cf_schedule &
                                       : stretch_tiles{middle, share.n_layer_tiles};
 }
 
-template <bool is_alone, bool is_joined>
+template <bool is_alone>
 static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
                                                       const token_turn &turn, const head_task &task,
                                                       int32_t round, int stretch,
@@ -280,12 +237,12 @@ static __device__ __forceinline__ bool stream_stretch(const cf_token_args &args,
     if (stretch == STRETCH_AFTER_KV) {
         if (round == 0 && turn.index > 0 && task.begin < task.end)
             await_cache(args, turn);
-        kv_list cache = {args, task, round};
-        if (!stream_list<is_alone, is_joined, true>(args, cache, task.n_tiles, place, lane))
+        auto filling_of = [&](int32_t i) { return kv_filling(args, task, round, i); };
+        if (!stream_list<is_alone, true>(args, filling_of, task.n_tiles, place, lane))
             return false;
     }
-    tile_list<is_joined> list = {args, tiles + part.first, round};
-    return stream_list<is_alone, is_joined, false>(args, list, part.end - part.first, place, lane);
+    auto filling_of = [&](int32_t i) { return tile_filling(args, tiles[part.first + i], round); };
+    return stream_list<is_alone, false>(args, filling_of, part.end - part.first, place, lane);
 }
 
 /* Tiles in flight ahead of a round. While a token is chosen there is time to fill the ring, and
@@ -297,7 +254,7 @@ static __device__ __forceinline__ int32_t window_ahead(const cf_token_args &args
 }
 
 /* A layer's tiles before the KV cache's, the cache's, the others; at last the head's. */
-template <bool is_alone, bool is_joined>
+template <bool is_alone>
 static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                                                     const token_turn &turn, stream_place &place,
                                                     int lane)
@@ -313,8 +270,7 @@ static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
                 set_window(args,
                            stretch == STRETCH_AHEAD ? window_ahead(args, round) : schedule.n_window,
                            place);
-            if (!stream_stretch<is_alone, is_joined>(args, turn, task, round, stretch, part, place,
-                                                     lane))
+            if (!stream_stretch<is_alone>(args, turn, task, round, stretch, part, place, lane))
                 return false;
         }
     }
@@ -322,7 +278,7 @@ static __device__ __forceinline__ bool stream_token(const cf_token_args &args,
 }
 
 /* The next token's first weights flow while the one before is still being finished. */
-template <bool is_alone, bool is_joined>
+template <bool is_alone>
 static __device__ __forceinline__ void stream_tokens(const cf_token_args &args, int producer,
                                                      int lane)
 {
@@ -333,19 +289,18 @@ static __device__ __forceinline__ void stream_tokens(const cf_token_args &args, 
     place.n_slots = is_alone ? __shfl_sync(WARP_ALL, place.n_slots, 0) : fresh(place.n_slots);
     place.n_producers = is_alone ? 1 : fresh(args.model.schedule.n_producers);
     token_turn turn = {0};
-    while (stream_token<is_alone, is_joined>(args, turn, place, lane) && next_turn(args, turn))
+    while (stream_token<is_alone>(args, turn, place, lane) && next_turn(args, turn))
         continue;
     await_landing(place, 0); /* nothing may be under way when the block ends */
 }
 
-template <bool is_joined>
 static __device__ __forceinline__ void stage_stream(const cf_token_args &args, int producer,
                                                     int lane)
 {
-    if (is_joined || args.model.schedule.n_producers == 1)
-        stream_tokens<true, is_joined>(args, producer, lane);
+    if (args.model.schedule.n_producers == 1)
+        stream_tokens<true>(args, producer, lane);
     else
-        stream_tokens<false, false>(args, producer, lane);
+        stream_tokens<false>(args, producer, lane);
 }
 
 #endif

@@ -8,7 +8,7 @@
 /* Elements come in pieces of four; of a batch, a thread has several under way. */
 #define PIECE 4
 #define BATCH_PIECES 3
-#define JOINED_BATCH_PIECES 4 /* where all of the MLP's vector comes at once */
+#define BATCH_ELEMENTS (PIECE * BATCH_PIECES * N_VECTOR_THREADS)
 
 static __device__ __forceinline__ int32_t piece_at(int thread, int k)
 {
@@ -16,8 +16,8 @@ static __device__ __forceinline__ int32_t piece_at(int thread, int k)
 }
 
 /* A thread's pieces of the batch that begins at `first`, of packets for n elements. */
-template <class kind, int n_pieces>
-static __device__ __forceinline__ void load_batch(uint4 (&pieces)[n_pieces],
+template <class kind>
+static __device__ __forceinline__ void load_batch(uint4 (&pieces)[BATCH_PIECES],
                                                   const uint32_t *packets, int32_t first, int32_t n,
                                                   uint32_t epoch, int thread)
 {
@@ -40,17 +40,16 @@ static __device__ __forceinline__ void vector_is_ready(int32_t vector, int threa
 }
 
 /* Copies n activations of `epoch` to the place of `vector`. */
-template <int n_pieces>
 static __device__ __forceinline__ void gather(const cf_token_args &args, int32_t vector,
                                               const uint32_t *packets, int32_t n, uint32_t epoch,
                                               int thread)
 {
     char *destination = block_at<char>(args.model.schedule.shared.vectors[vector]);
-    for (int32_t first = 0; first < n; first += PIECE * n_pieces * N_VECTOR_THREADS) {
-        uint4 pieces[n_pieces];
+    for (int32_t first = 0; first < n; first += BATCH_ELEMENTS) {
+        uint4 pieces[BATCH_PIECES];
         load_batch<activation_packets>(pieces, packets, first, n, epoch, thread);
 #pragma unroll
-        for (int k = 0; k < n_pieces; k++) {
+        for (int k = 0; k < BATCH_PIECES; k++) {
             int32_t i = first + piece_at(thread, k);
             if (i < n)
                 *reinterpret_cast<uint2 *>(destination + 2 * i) =
@@ -60,7 +59,6 @@ static __device__ __forceinline__ void gather(const cf_token_args &args, int32_t
     vector_is_ready(vector, thread);
 }
 
-template <int n_pieces>
 static __device__ __forceinline__ void gather_attention(const cf_token_args &args,
                                                         const token_turn &turn, int32_t layer,
                                                         int thread)
@@ -70,13 +68,12 @@ static __device__ __forceinline__ void gather_attention(const cf_token_args &arg
     if (!schedule.chain_bound || !schedule.shape.parallel_residual)
         await_count(args, CF_COUNTER_ATTENTION, epoch * n_heads - (uint32_t)schedule.n_late_heads,
                     thread);
-    gather<n_pieces>(args, CF_VECTOR_ATTENTION, args.session.attention, schedule.shape.d_model,
-                     epoch, thread);
+    gather(args, CF_VECTOR_ATTENTION, args.session.attention, schedule.shape.d_model, epoch,
+           thread);
     if (thread == 0)
         trace(args, layer, CF_TRACE_ATTENTION_LOADED);
 }
 
-template <int n_pieces>
 static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, const token_turn &turn,
                                                   int32_t layer, int thread)
 {
@@ -88,8 +85,8 @@ static __device__ __forceinline__ void gather_ffn(const cf_token_args &args, con
         const cf_phase &phase = schedule.phases[p];
         if (chunk == 0 || !schedule.chain_bound)
             await_count(args, p, epoch * phase.n_blocks, thread);
-        gather<n_pieces>(args, CF_VECTOR_FFN + chunk, args.session.ffn + phase.row, phase.n_rows,
-                         epoch, thread);
+        gather(args, CF_VECTOR_FFN + chunk, args.session.ffn + phase.row, phase.n_rows, epoch,
+               thread);
     }
     if (thread == 0)
         trace(args, layer, CF_TRACE_FFN_LOADED);
@@ -121,9 +118,7 @@ static __device__ __forceinline__ void init_rows(const cf_token_args &args, cons
     const cf_schedule &schedule = args.model.schedule;
     const cf_share &share = block_shared().share;
     const cf_tile *tiles = block_at<const cf_tile>(schedule.shared.tiles);
-    for (int32_t p = 0; schedule.phases[p].matrix != CF_MATRIX_DENSE &&
-                        schedule.phases[p].matrix != CF_MATRIX_DOWN;
-         p++)
+    for (int32_t p = 0; schedule.phases[p].matrix != CF_MATRIX_DENSE; p++)
         tiles += share.n_phase_tiles[p];
     for (int32_t i = thread; i < share.n_units * schedule.unit_rows; i += N_VECTOR_THREADS) {
         const cf_tile &tile = tiles[i / schedule.unit_rows];
@@ -163,18 +158,17 @@ static __device__ __forceinline__ norm_sums load_embedding(const cf_token_args &
 }
 
 /* Brings the residual of `epoch`; returns the sums of this thread's elements about `centre`. */
-template <int n_pieces>
 static __device__ __forceinline__ norm_sums load_residual(const cf_token_args &args, uint32_t epoch,
                                                           float centre, int thread)
 {
     int32_t d_model = args.model.schedule.shape.d_model;
     const uint32_t *packets = args.session.residual;
     norm_sums sums = {centre, 0, 0};
-    for (int32_t first = 0; first < d_model; first += PIECE * n_pieces * N_VECTOR_THREADS) {
-        uint4 pieces[n_pieces];
+    for (int32_t first = 0; first < d_model; first += BATCH_ELEMENTS) {
+        uint4 pieces[BATCH_PIECES];
         load_batch<residual_packets>(pieces, packets, first, d_model, epoch, thread);
 #pragma unroll
-        for (int k = 0; k < n_pieces; k++) {
+        for (int k = 0; k < BATCH_PIECES; k++) {
             int32_t i = first + piece_at(thread, k);
             if (i >= d_model)
                 continue;
@@ -337,7 +331,7 @@ static __device__ __forceinline__ void await_published(const cf_token_args &args
 }
 
 /* The residual after `n_updates` of this token. */
-template <class format, int n_pieces>
+template <class format>
 static __device__ __forceinline__ void await_residual(const cf_token_args &args,
                                                       const token_turn &turn, int32_t round,
                                                       int32_t n_updates,
@@ -353,7 +347,7 @@ static __device__ __forceinline__ void await_residual(const cf_token_args &args,
         await_published(args, turn, n_updates, schedule.n_late_blocks, thread);
         if (thread == 0)
             trace(args, round, CF_TRACE_RESIDUAL_THERE);
-        sums = load_residual<n_pieces>(args, epoch, statistics.mean, thread);
+        sums = load_residual(args, epoch, statistics.mean, thread);
         if (thread == 0)
             trace(args, round, CF_TRACE_RESIDUAL_READ);
     }
@@ -362,14 +356,14 @@ static __device__ __forceinline__ void await_residual(const cf_token_args &args,
 
 /* What a round begins with: the first LayerNorm or the final one, and the second where it is due.
  */
-template <class format, int n_pieces>
+template <class format>
 static __device__ __forceinline__ void first_norms(const cf_token_args &args,
                                                    const token_turn &turn, int32_t round,
                                                    norm_statistics &statistics, int thread)
 {
     const cf_shape &shape = args.model.schedule.shape;
     int32_t n_updates = shape.parallel_residual ? round : 2 * round;
-    await_residual<format, n_pieces>(args, turn, round, n_updates, statistics, thread);
+    await_residual<format>(args, turn, round, n_updates, statistics, thread);
     store_normed(args, CF_VECTOR_NORM1, next_weights(args), statistics, thread);
     if (thread == 0)
         trace(args, round, CF_TRACE_NORM_READY);
@@ -383,12 +377,12 @@ static __device__ __forceinline__ void first_norms(const cf_token_args &args,
 }
 
 /* Where the residual takes attention's result before the MLP. */
-template <class format, int n_pieces>
+template <class format>
 static __device__ __forceinline__ void second_norm(const cf_token_args &args,
                                                    const token_turn &turn, int32_t layer,
                                                    norm_statistics &statistics, int thread)
 {
-    await_residual<format, n_pieces>(args, turn, layer, 2 * layer + 1, statistics, thread);
+    await_residual<format>(args, turn, layer, 2 * layer + 1, statistics, thread);
     store_normed(args, CF_VECTOR_NORM2, next_weights(args), statistics, thread);
 }
 
@@ -401,37 +395,36 @@ static __device__ __forceinline__ void await_last(const cf_token_args &args, con
     await_published(args, turn, n_updates, 0, thread);
 }
 
-template <class format, int n_pieces>
+template <class format>
 static __device__ __forceinline__ void load_token(const cf_token_args &args, const token_turn &turn,
                                                   norm_statistics &statistics, int thread)
 {
     const cf_shape &shape = args.model.schedule.shape;
     fetch_first_weights(args, 0, thread);
     for (int32_t round = 0; round < shape.n_layers + (has_last(args, turn) ? 1 : 0); round++) {
-        first_norms<format, n_pieces>(args, turn, round, statistics, fresh(thread));
+        first_norms<format>(args, turn, round, statistics, fresh(thread));
         if (round == shape.n_layers)
             return;
         if (!shape.parallel_residual) {
             fetch_weights(args, next_weights(args), norm2_weights(args, round), fresh(thread));
-            gather_attention<n_pieces>(args, turn, round, fresh(thread));
-            second_norm<format, n_pieces>(args, turn, round, statistics, fresh(thread));
+            gather_attention(args, turn, round, fresh(thread));
+            second_norm<format>(args, turn, round, statistics, fresh(thread));
         }
         fetch_first_weights(args, round + 1, fresh(thread));
-        gather_ffn<n_pieces>(args, turn, round, fresh(thread));
+        gather_ffn(args, turn, round, fresh(thread));
         if (shape.parallel_residual)
-            gather_attention<n_pieces>(args, turn, round, fresh(thread));
+            gather_attention(args, turn, round, fresh(thread));
     }
     await_last(args, turn, fresh(thread));
 }
 
-template <class format, bool is_joined>
+template <class format>
 static __device__ __forceinline__ void stage_vectors(const cf_token_args &args, int thread)
 {
-    constexpr int n_pieces = is_joined ? JOINED_BATCH_PIECES : BATCH_PIECES;
     token_turn turn = {0};
     norm_statistics statistics = {};
     do {
-        load_token<format, n_pieces>(args, turn, statistics, fresh(thread));
+        load_token<format>(args, turn, statistics, fresh(thread));
         if (args.choice.is_wanted && !decide(args, turn, fresh(thread)))
             return;
     } while (next_turn(args, turn));
