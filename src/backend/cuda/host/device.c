@@ -19,15 +19,13 @@ cf_status cf_cuda_fail(cf_error *error, cudaError_t code, const char *what)
 }
 
 /* As its clock and width have it, two transfers a cycle; 0 where the driver does not say. */
-static cf_status read_memory_speed(cf_cuda_device *device, cf_error *error)
+static int32_t memory_speed(int32_t index)
 {
     int clock_khz = 0, width_bits = 0;
-    CF_CUDA_TRY(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device->index),
-                "device", error);
-    CF_CUDA_TRY(cudaDeviceGetAttribute(&width_bits, cudaDevAttrGlobalMemoryBusWidth, device->index),
-                "device", error);
-    device->limits.memory_gb_per_s = (int32_t)(2e3 * clock_khz * (width_bits / 8) / 1e9);
-    return CF_STATUS_OK;
+    if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&width_bits, cudaDevAttrGlobalMemoryBusWidth, index) != cudaSuccess)
+        cudaGetLastError(); /* takes it back: it is no reason to refuse a GPU */
+    return (int32_t)(2e-6 * clock_khz * (width_bits / 8));
 }
 
 static cf_status read_properties(cf_cuda_device *device, cf_error *error)
@@ -38,11 +36,12 @@ static cf_status read_properties(cf_cuda_device *device, cf_error *error)
     snprintf(device->name, sizeof device->name, "%.127s", properties.name);
     device->limits.n_multiprocessors = properties.multiProcessorCount;
     device->limits.shared_bytes = (int32_t)properties.sharedMemPerBlockOptin;
+    device->limits.memory_gb_per_s = memory_speed(device->index);
     if (device->capability < LEAST_CAPABILITY || !properties.cooperativeLaunch)
         return cf_fail(error, CF_STATUS_UNSUPPORTED,
                        "CUDA: %s has compute capability %d.%d, expected 8.0 or newer", device->name,
                        properties.major, properties.minor);
-    return read_memory_speed(device, error);
+    return CF_STATUS_OK;
 }
 
 cf_status cf_cuda_device_open(int32_t index, cf_cuda_device *device, cf_error *error)
