@@ -1,7 +1,8 @@
 /*
- * Each of the kernels that a prompt's tokens go through between matrix products, by itself, against
- * float64. Nothing of a library runs here, so compute-sanitizer's racecheck can follow them
- * (tools/gpu-check). Skipped by name where there is no GPU.
+ * Of the kernels that a prompt's tokens go through between matrix products, those that share memory
+ * (attention, LayerNorms, rotation), each by itself, against float64. Nothing of a library runs
+ * here, so compute-sanitizer's racecheck can follow them (tools/gpu-check). Skipped by name where
+ * there is no GPU.
  */
 #include "backend/backend.h"
 #include "base/half.h"
