@@ -4,6 +4,7 @@
 #ifdef CF_HAVE_CUDA
 
 #include "backend/cuda/host/layer_plan.h"
+#include "support/known_schedules.h"
 
 #include <stdlib.h>
 
@@ -22,17 +23,7 @@ static const named_shape models[] = {
     {"a wide head", 768, 3, 1024},     {"a narrow MLP", 2560, 32, 320},
 };
 
-static const struct {
-    const char *name;
-    cf_gpu_limits limits;
-} gpus[] = {
-    {"sm_80, A100", {.n_multiprocessors = 108, .shared_bytes = 163 * 1024}},
-    {"sm_90, H200", {.n_multiprocessors = 132, .shared_bytes = 227 * 1024}},
-    {"sm_100, B200", {.n_multiprocessors = 148, .shared_bytes = 227 * 1024}},
-    {"sm_120, RTX 5090", {.n_multiprocessors = 170, .shared_bytes = 99 * 1024}},
-};
-
-enum { N_MODELS = sizeof models / sizeof *models, N_GPUS = sizeof gpus / sizeof *gpus };
+enum { N_MODELS = sizeof models / sizeof *models };
 
 static cf_layer_options options_of(const named_shape *model, bool whole)
 {
@@ -55,15 +46,15 @@ static bool is_too_large(const named_shape *model, const cf_gpu_limits *limits, 
 
 static void for_every_plan(plan_check check)
 {
-    for (int i = 0; i < 2 * N_MODELS * N_GPUS; i++) {
+    for (int i = 0; i < 2 * N_MODELS * N_KNOWN_GPUS; i++) {
         const named_shape *model = &models[i / 2 % N_MODELS];
-        const cf_gpu_limits *limits = &gpus[i / 2 / N_MODELS].limits;
+        const cf_gpu_limits *limits = &known_gpus[i / 2 / N_MODELS];
         cf_layer_options options = options_of(model, i % 2 == 1);
         cf_layer_plan plan;
         cf_error error;
         if (is_too_large(model, limits, options.whole))
             continue;
-        print_message("%s %s\n", model->name, gpus[i / 2 / N_MODELS].name);
+        print_message("%s, %d multiprocessors\n", model->name, limits->n_multiprocessors);
         assert_ok(cf_layer_plan_make(&options, limits, &plan, &error), error);
         check(&plan, limits);
     }
@@ -209,12 +200,12 @@ static void the_ring_fits_shared_memory(void **state)
 static void large_shapes_are_dealt_evenly(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2 * N_GPUS; i++) {
+    for (int i = 0; i < 2 * N_KNOWN_GPUS; i++) {
         cf_layer_options options = options_of(&models[7], i % 2 == 1);
         int64_t least = INT64_MAX, most = 0;
         cf_layer_plan plan;
         cf_error error;
-        assert_ok(cf_layer_plan_make(&options, &gpus[i / 2].limits, &plan, &error), error);
+        assert_ok(cf_layer_plan_make(&options, &known_gpus[i / 2], &plan, &error), error);
         for (int32_t b = 0; b < plan.n_blocks; b++) {
             cf_layer_share share = cf_layer_share_of(&plan, b);
             int64_t n_bytes = 0;
@@ -252,14 +243,14 @@ static void what_cannot_be_is_refused_by_name(void **state)
         cf_layer_plan plan;
         cf_error error;
         options.layer_norm_eps = 1e-5f;
-        cf_status status = cf_layer_plan_make(&options, &gpus[1].limits, &plan, &error);
+        cf_status status = cf_layer_plan_make(&options, &known_gpus[GPU_H200], &plan, &error);
         assert_true(status == CF_STATUS_INVALID_ARGUMENT || status == CF_STATUS_UNSUPPORTED);
         assert_fails(status, status, error, cases[i].part);
     }
     cf_layer_options options = options_of(&models[10], true);
     cf_layer_plan plan;
     cf_error error;
-    assert_fails(cf_layer_plan_make(&options, &gpus[3].limits, &plan, &error),
+    assert_fails(cf_layer_plan_make(&options, &known_gpus[GPU_RTX_5090], &plan, &error),
                  CF_STATUS_UNSUPPORTED, error, "bytes of shared memory");
 }
 

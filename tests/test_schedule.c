@@ -1,91 +1,12 @@
-/* What every schedule must hold to, for all known models and the limits of all known GPUs. */
-#include "schedule/schedule.h"
+/*
+ * Which block streams what, and in which order: what every schedule must hold to, for all known
+ * models and the limits of all known GPUs.
+ */
+#include "support/known_schedules.h"
 #include "support/support.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct named_shape {
-    const char *name;
-    int32_t n_layers, d_model, n_heads, d_ffn, n_vocab;
-    bool parallel;
-} named_shape;
-
-static const named_shape models[] = {
-    {"pythia-14m", 6, 128, 4, 512, 50304, true},
-    {"pythia-31m", 6, 256, 8, 1024, 50304, true},
-    {"pythia-70m", 6, 512, 8, 2048, 50304, true},
-    {"pythia-160m", 12, 768, 12, 3072, 50304, true},
-    {"pythia-410m", 24, 1024, 16, 4096, 50304, true},
-    {"pythia-1b", 16, 2048, 8, 8192, 50304, true},
-    {"pythia-1.4b", 24, 2048, 16, 8192, 50304, true},
-    {"pythia-2.8b", 32, 2560, 32, 10240, 50304, true},
-    {"pythia-6.9b", 32, 4096, 32, 16384, 50432, true},
-    {"pythia-12b", 36, 5120, 40, 20480, 50688, true},
-    {"gpt-neox-20b", 44, 6144, 64, 24576, 50432, true},
-    {"RedPajama-INCITE-3B", 32, 2560, 32, 10240, 50432, false},
-    {"RedPajama-INCITE-7B", 32, 4096, 32, 16384, 50432, false},
-    {"uneven", 2, 1280, 16, 5128, 50277, true}, /* nothing divides anything */
-};
-
-typedef struct named_gpu {
-    const char *name;
-    cf_gpu_limits limits;
-} named_gpu;
-
-/* Multiprocessors, bytes of shared memory a block, GB/s. */
-static const named_gpu gpus[] = {
-    {"sm_80, A100", {108, 163 * 1024, 2039}},     {"sm_90, H200", {132, 227 * 1024, 4916}},
-    {"sm_90, H100", {132, 227 * 1024, 3352}},     {"sm_100, B200", {148, 227 * 1024, 8000}},
-    {"sm_120, RTX 5090", {170, 99 * 1024, 1792}},
-};
-
-enum { N_MODELS = sizeof models / sizeof *models, N_GPUS = sizeof gpus / sizeof *gpus };
-
-static cf_shape shape_of(const named_shape *model)
-{
-    return (cf_shape){.n_layers = model->n_layers,
-                      .d_model = model->d_model,
-                      .n_heads = model->n_heads,
-                      .d_head = model->d_model / model->n_heads,
-                      .d_ffn = model->d_ffn,
-                      .n_vocab = model->n_vocab,
-                      .parallel_residual = model->parallel};
-}
-
-/* The 20B model's inner vector is too long for the smallest shared memory; nor would it fit the
- * GPU. */
-static bool is_too_large(const named_shape *model, const named_gpu *gpu)
-{
-    return model->d_model == 6144 && gpu->limits.shared_bytes == 99 * 1024;
-}
-
-typedef void (*schedule_check)(const cf_schedule *schedule);
-
-static void for_every_schedule(schedule_check check)
-{
-    for (int m = 0; m < N_MODELS; m++)
-        for (int g = 0; g < N_GPUS; g++) {
-            cf_shape shape = shape_of(&models[m]);
-            cf_schedule schedule;
-            cf_error error;
-            if (is_too_large(&models[m], &gpus[g]))
-                continue;
-            assert_ok(cf_schedule_create(&shape, &gpus[g].limits, &schedule, &error), error);
-            check(&schedule);
-            cf_schedule_free(&schedule);
-        }
-}
-
-static const cf_tile *tiles_of(const cf_schedule *schedule, int32_t block)
-{
-    return &schedule->tiles[(size_t)block * (size_t)schedule->max_tiles];
-}
-
-static int32_t n_tiles_of(const cf_schedule *schedule, int32_t block)
-{
-    return schedule->shares[block].n_layer_tiles + schedule->shares[block].n_head_tiles;
-}
 
 static int32_t n_matrix_rows(const cf_shape *shape, cf_matrix matrix)
 {
@@ -346,174 +267,10 @@ static void a_residual_row_belongs_to_one_block(void **state)
     for_every_schedule(check_ownership);
 }
 
-static const named_gpu *gpu_of(const cf_schedule *schedule)
-{
-    for (int g = 0; g < N_GPUS; g++)
-        if (schedule->n_blocks <= gpus[g].limits.n_multiprocessors &&
-            schedule->shared.total <= gpus[g].limits.shared_bytes)
-            return &gpus[g];
-    return NULL;
-}
-
-static void check_shared_memory(const cf_schedule *schedule)
-{
-    const cf_shared_layout *shared = &schedule->shared;
-    int32_t offsets[] = {
-        CF_SCHEDULE_FIXED_BYTES, shared->tiles + schedule->max_tiles * (int32_t)sizeof(cf_tile),
-        shared->vectors[CF_VECTOR_FFN + schedule->n_chunks - 1] + 2 * schedule->chunk};
-    assert_non_null(gpu_of(schedule));
-    assert_true(offsets[0] <= shared->tiles);
-    assert_true(offsets[1] <= shared->residual);
-    assert_true(offsets[2] <= shared->ring);
-    assert_int_equal(shared->ring + schedule->n_slots * schedule->slot_bytes, shared->total);
-    assert_int_equal(shared->ring % 128, 0);
-    assert_int_equal(schedule->slot_bytes % 128, 0);
-}
-
-static void shared_memory_fits_and_is_aligned(void **state)
-{
-    (void)state;
-    for_every_schedule(check_shared_memory);
-}
-
-/* A wait on a barrier's parity cannot tell a phase from the next but one: see the kernel. */
-static void check_ring(const cf_schedule *schedule)
-{
-    assert_int_equal(schedule->n_slots % schedule->n_consumers, 0);
-    int32_t n_others =
-        CF_SCHEDULE_N_ATTENTION_WARPS(schedule->shape.d_head) + CF_SCHEDULE_N_VECTOR_WARPS;
-    assert_in_range(schedule->n_consumers + schedule->n_producers + n_others, 4,
-                    CF_SCHEDULE_MAX_WARPS);
-    assert_int_equal(schedule->n_slots % schedule->n_producers, 0);
-    assert_in_range(schedule->n_slots, 2, CF_SCHEDULE_MAX_SLOTS);
-    assert_in_range(schedule->n_window, 1, schedule->n_slots);
-    assert_int_equal(schedule->n_window % schedule->n_producers, 0);
-    assert_in_range(schedule->n_ahead, schedule->n_producers, schedule->n_window);
-    assert_int_equal(schedule->n_ahead % schedule->n_producers, 0);
-    /* Of two tiles a producer and more, where it is the stream that takes the time. */
-    if (!schedule->chain_bound && schedule->n_window > schedule->n_producers)
-        assert_true(schedule->n_ahead < schedule->n_window);
-    for (int32_t p = 0; p < schedule->n_phases; p++) {
-        const cf_phase *phase = &schedule->phases[p];
-        int32_t tile_bytes = 2 * phase->tile_rows * phase->n_columns;
-        assert_true(tile_bytes <= schedule->slot_bytes);
-        assert_true(phase->tile_rows <= schedule->bias_rows);
-        assert_int_equal(2 * phase->n_columns % 16, 0); /* what a bulk copy can carry */
-        assert_int_equal(phase->row_bytes % 16, 0);
-        assert_int_equal(2 * phase->column % 16, 0);
-    }
-}
-
-/* Whoever gathers what not all have counted may still need the LayerNorms. */
-static void check_late(const cf_schedule *schedule)
-{
-    const int32_t *places = schedule->shared.vectors;
-    assert_in_range(schedule->n_late_blocks, 0, schedule->n_blocks - 1);
-    assert_in_range(schedule->n_late_heads, 0, schedule->shape.n_heads - 1);
-    assert_true(schedule->n_late_heads == 0 || schedule->chain_bound);
-    if (!schedule->chain_bound)
-        return;
-    for (int32_t v = CF_VECTOR_ATTENTION; v < CF_VECTOR_FFN + schedule->n_chunks; v++) {
-        assert_int_not_equal(places[v], places[CF_VECTOR_NORM1]);
-        assert_int_not_equal(places[v], places[CF_VECTOR_NORM2]);
-    }
-}
-
-static void what_is_not_waited_for_overwrites_nothing(void **state)
-{
-    (void)state;
-    for_every_schedule(check_late);
-}
-
-static void a_slot_is_drained_by_one_warp_and_holds_every_tile(void **state)
-{
-    (void)state;
-    for_every_schedule(check_ring);
-}
-
-/* Amid the stream, when q, k and v have long been streamed, and before what attention feeds. */
-static void check_kv_place(const cf_schedule *schedule)
-{
-    assert_in_range(schedule->kv_positions, 1, 4096);
-    assert_true(4 * schedule->shape.d_head * schedule->kv_positions <= schedule->slot_bytes);
-    for (int32_t b = 0; b < schedule->n_blocks; b++) {
-        const cf_share *share = &schedule->shares[b];
-        for (int32_t t = 0; t < share->n_layer_tiles; t++) {
-            cf_matrix matrix = schedule->phases[tiles_of(schedule, b)[t].phase].matrix;
-            if (matrix == CF_MATRIX_QKV)
-                assert_true(t < share->kv_place);
-            if (matrix == CF_MATRIX_DENSE || matrix == CF_MATRIX_DOWN)
-                assert_true(t >= share->kv_place);
-        }
-    }
-}
-
-static void the_kv_cache_comes_between_qkv_and_dense(void **state)
-{
-    (void)state;
-    for_every_schedule(check_kv_place);
-}
-
-/* Of a model on an H200: places that qkv and up leave free in the consumers' last turn. */
-static int32_t free_consumers(const cf_schedule *schedule)
-{
-    int32_t n = 0;
-    for (int32_t b = 0; b < schedule->n_blocks; b++)
-        for (int32_t p = 0; p < schedule->n_phases; p++)
-            if (schedule->phases[p].matrix == CF_MATRIX_QKV ||
-                schedule->phases[p].matrix == CF_MATRIX_UP)
-                n += schedule->shares[b].n_phase_tiles[p];
-    int32_t each = (n + schedule->n_blocks - 1) / schedule->n_blocks;
-    return (schedule->n_consumers - each % schedule->n_consumers) % schedule->n_consumers;
-}
-
-static void a_short_cache_is_cut_as_finely_as_consumers_are_free(void **state)
-{
-    (void)state;
-    static const struct {
-        int32_t model, least;
-    } expected[] = {{3, 16}, {4, 32}, {7, 16}};
-    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
-        cf_shape shape = shape_of(&models[expected[i].model]);
-        cf_schedule schedule;
-        cf_error error;
-        assert_ok(cf_schedule_create(&shape, &gpus[1].limits, &schedule, &error), error);
-        assert_int_equal(schedule.kv_least, expected[i].least);
-        if (shape.d_model <= 1024)
-            assert_int_equal(free_consumers(&schedule) >= 3, schedule.kv_least == 16);
-        cf_schedule_free(&schedule);
-    }
-}
-
-static cf_schedule schedule_of(int32_t model, cf_gpu_limits limits)
-{
-    cf_shape shape = shape_of(&models[model]);
-    cf_schedule schedule;
-    cf_error error;
-    assert_ok(cf_schedule_create(&shape, &limits, &schedule, &error), error);
-    return schedule;
-}
-
-/* The 410M's tiles of 8 KB: 1.3 us of what each block gets of the memory, up to the window. */
-static void what_is_in_flight_ahead_follows_the_memory(void **state)
-{
-    (void)state;
-    static const struct {
-        int32_t gb_per_s, n_ahead;
-    } expected[] = {{0, 6}, {100, 1}, {1792, 2}, {3352, 4}, {4916, 6}, {100000, 6}};
-    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
-        cf_gpu_limits limits = gpus[1].limits;
-        limits.memory_gb_per_s = expected[i].gb_per_s;
-        cf_schedule schedule = schedule_of(4, limits);
-        assert_int_equal(schedule.n_ahead, expected[i].n_ahead);
-        cf_schedule_free(&schedule);
-    }
-}
-
 static void splits_grow_with_the_context_up_to_the_blocks(void **state)
 {
     (void)state;
-    cf_schedule schedule = schedule_of(7, gpus[1].limits);
+    cf_schedule schedule = known_schedule(MODEL_2_8B, &known_gpus[GPU_H200]);
     assert_int_equal(cf_schedule_splits(&schedule, 1), 1);
     assert_int_equal(cf_schedule_splits(&schedule, 64), 1);
     assert_int_equal(cf_schedule_splits(&schedule, 65), 2);
@@ -525,7 +282,7 @@ static void splits_grow_with_the_context_up_to_the_blocks(void **state)
 static void a_token_of_the_2_8b_model_reads_its_weights_once(void **state)
 {
     (void)state;
-    cf_schedule schedule = schedule_of(7, gpus[1].limits);
+    cf_schedule schedule = known_schedule(MODEL_2_8B, &known_gpus[GPU_H200]);
     uint64_t D = 2560, F = 10240, V = 50304;
     uint64_t weights = 2 * (32 * (4 * D * D + 2 * D * F) + V * D);
     uint64_t biases = 4 * (32 * (3 * D + F + 5 * D) + V);
@@ -545,11 +302,11 @@ static void assert_refused(cf_shape shape, cf_gpu_limits limits, const char *par
 static void no_chunk_of_any_inner_vector_is_empty(void **state)
 {
     (void)state;
-    cf_shape shape = shape_of(&models[5]);
+    cf_shape shape = known_shape(MODEL_1B);
     int n_made = 0;
     for (shape.d_ffn = 1024; shape.d_ffn <= 16384; shape.d_ffn += 8) {
         cf_schedule schedule;
-        if (cf_schedule_create(&shape, &gpus[1].limits, &schedule, NULL) != CF_STATUS_OK)
+        if (cf_schedule_create(&shape, &known_gpus[GPU_H200], &schedule, NULL) != CF_STATUS_OK)
             continue;
         n_made++;
         check_columns(&schedule);
@@ -565,28 +322,28 @@ static void no_chunk_of_any_inner_vector_is_empty(void **state)
 static void what_cannot_run_is_refused_by_name(void **state)
 {
     (void)state;
-    cf_gpu_limits hopper = gpus[1].limits;
-    cf_shape shape = shape_of(&models[7]);
+    cf_gpu_limits hopper = known_gpus[GPU_H200];
+    cf_shape shape = known_shape(MODEL_2_8B);
     shape.d_head = 72;
     assert_refused(shape, hopper, "head width 72");
-    shape = shape_of(&models[7]);
+    shape = known_shape(MODEL_2_8B);
     shape.d_model = 12288;
     assert_refused(shape, hopper, "d_model 12288");
-    shape = shape_of(&models[7]);
+    shape = known_shape(MODEL_2_8B);
     shape.d_ffn = 10242;
     assert_refused(shape, hopper, "d_ffn 10242");
     shape.d_ffn = 2560 * 24;
     assert_refused(shape, hopper, "10 chunks, expected at most 8");
-    shape = shape_of(&models[7]);
+    shape = known_shape(MODEL_2_8B);
     shape.n_layers = 65;
     assert_refused(shape, hopper, "65 layers");
-    shape = shape_of(&models[7]);
+    shape = known_shape(MODEL_2_8B);
     shape.d_ffn = 128;
     assert_refused(shape, hopper, "d_ffn 128 is too small");
     cf_gpu_limits small = {.n_multiprocessors = 46, .shared_bytes = 64 * 1024};
-    assert_refused(shape_of(&models[10]), small, "64 heads, expected at most 46");
+    assert_refused(known_shape(MODEL_20B), small, "64 heads, expected at most 46");
     small.n_multiprocessors = 68;
-    assert_refused(shape_of(&models[10]), small, "the GPU has 65536 a block");
+    assert_refused(known_shape(MODEL_20B), small, "the GPU has 65536 a block");
 }
 
 int main(void)
@@ -598,12 +355,6 @@ int main(void)
         cmocka_unit_test(every_input_is_made_by_an_earlier_phase),
         cmocka_unit_test(every_block_has_a_tile_of_every_matrix_of_a_layer),
         cmocka_unit_test(a_residual_row_belongs_to_one_block),
-        cmocka_unit_test(shared_memory_fits_and_is_aligned),
-        cmocka_unit_test(a_slot_is_drained_by_one_warp_and_holds_every_tile),
-        cmocka_unit_test(what_is_not_waited_for_overwrites_nothing),
-        cmocka_unit_test(the_kv_cache_comes_between_qkv_and_dense),
-        cmocka_unit_test(a_short_cache_is_cut_as_finely_as_consumers_are_free),
-        cmocka_unit_test(what_is_in_flight_ahead_follows_the_memory),
         cmocka_unit_test(splits_grow_with_the_context_up_to_the_blocks),
         cmocka_unit_test(a_token_of_the_2_8b_model_reads_its_weights_once),
         cmocka_unit_test(no_chunk_of_any_inner_vector_is_empty),
