@@ -254,48 +254,69 @@ static void normalise_exactly(const double *x, int32_t n, double eps, double *y)
         y[i] = (x[i] - mean) / sqrt(square + eps);
 }
 
+typedef struct norm_inputs {
+    int32_t d;
+    float *x, *added;       /* [N_NORM_ROWS][d] */
+    float *biases;          /* [d] */
+    float *scales, *shifts; /* [2][d] */
+} norm_inputs;
+
+enum { N_NORM_ROWS = 5 };
+
+/* A row of both LayerNorms; all that is added up is in 64ths, so float32 has it exactly. */
+static void check_norm_row(const norm_inputs *in, const float *settled, float *const *found,
+                           double unit)
+{
+    double sum[CF_SCHEDULE_MAX_D_MODEL], y[CF_SCHEDULE_MAX_D_MODEL];
+    for (int32_t i = 0; i < in->d; i++) {
+        sum[i] = (double)in->x[i] + (double)in->added[i] + (double)in->biases[i];
+        assert_near((double)settled[i], sum[i], 0, "what is normalised", (size_t)i);
+    }
+    normalise_exactly(sum, in->d, 1e-5, y);
+    for (int k = 0; k < 2; k++)
+        for (int32_t i = 0; i < in->d; i++) {
+            int32_t place = k * in->d + i;
+            double expected = y[i] * (double)in->scales[place] + (double)in->shifts[place];
+            assert_near((double)found[k][i], expected, unit * fabs(expected) + UNIT_SUM,
+                        "LayerNorm", (size_t)i);
+        }
+}
+
 /* Two LayerNorms of rows to which something is still to be added. */
 static void check_norms(int32_t d, cf_dtype dtype)
 {
-    enum { N = 5 };
-    size_t n = (size_t)d * N, row_bytes = sizeof(float) * (size_t)d;
-    float *x = random_floats(n, 1), *added = random_floats(n, 2), *biases = random_floats(n, 3);
-    float *scales = random_floats(2 * (size_t)d, 4), *shifts = random_floats(2 * (size_t)d, 5);
-    float *settled = calloc(n, sizeof *settled);
-    cf_prompt_norm args = {.residual = upload(x, row_bytes * N),
-                           .added = upload(added, row_bytes * N),
-                           .biases = upload(biases, row_bytes),
-                           .settled = upload(settled, row_bytes * N),
-                           .n = N,
+    size_t n = (size_t)d * N_NORM_ROWS, row_bytes = sizeof(float) * (size_t)d;
+    norm_inputs in = {d,
+                      random_floats(n, 1),
+                      random_floats(n, 2),
+                      random_floats(n, 3),
+                      random_floats(2 * (size_t)d, 4),
+                      random_floats(2 * (size_t)d, 5)};
+    float *settled = calloc(n, sizeof *settled), *found[2];
+    cf_prompt_norm args = {.residual = upload(in.x, row_bytes * N_NORM_ROWS),
+                           .added = upload(in.added, row_bytes * N_NORM_ROWS),
+                           .biases = upload(in.biases, row_bytes),
+                           .settled = upload(settled, row_bytes * N_NORM_ROWS),
+                           .n = N_NORM_ROWS,
                            .d_model = d,
                            .eps = 1e-5f};
     for (int k = 0; k < 2; k++)
-        args.outputs[k] =
-            (cf_prompt_norm_output){upload_16(scales + k * d, (size_t)d, CF_DTYPE_F16),
-                                    upload(shifts + k * d, row_bytes), upload_16(x, n, dtype)};
+        args.outputs[k] = (cf_prompt_norm_output){
+            upload_16(in.scales + k * d, (size_t)d, CF_DTYPE_F16),
+            upload(in.shifts + k * d, row_bytes), upload_16(in.x, n, dtype)};
     check_cuda(cf_prompt_normalise(&args, dtype, NULL));
-    float *found[] = {download_16(args.outputs[0].to, n, dtype),
-                      download_16(args.outputs[1].to, n, dtype)};
-    double *sum = malloc(sizeof *sum * (size_t)d), *y = malloc(sizeof *y * (size_t)d);
-    download(settled, args.settled, row_bytes * N);
-    for (size_t row = 0; row < N; row++) {
-        for (int32_t i = 0; i < d; i++) {
-            size_t place = row * (size_t)d + (size_t)i;
-            sum[i] = (double)x[place] + (double)added[place] + (double)biases[i];
-            assert_near((double)settled[place], sum[i], 0, "what is normalised",
-                        place); /* in 64ths */
-        }
-        normalise_exactly(sum, d, 1e-5, y);
-        for (int k = 0; k < 2; k++)
-            for (int32_t i = 0; i < d; i++) {
-                double expected = y[i] * (double)scales[k * d + i] + (double)shifts[k * d + i];
-                double tolerance = unit_of(dtype) * fabs(expected) + UNIT_SUM;
-                assert_near((double)found[k][row * (size_t)d + (size_t)i], expected, tolerance,
-                            "LayerNorm", row);
-            }
+    download(settled, args.settled, row_bytes * N_NORM_ROWS);
+    for (int k = 0; k < 2; k++)
+        found[k] = download_16(args.outputs[k].to, n, dtype);
+    for (int32_t first = 0; first < d * N_NORM_ROWS; first += d) {
+        norm_inputs row = in;
+        row.x += first;
+        row.added += first;
+        check_norm_row(&row, settled + first, (float *[]){found[0] + first, found[1] + first},
+                       unit_of(dtype));
     }
-    free(x), free(added), free(biases), free(scales), free(shifts), free(settled), free(sum),
-        free(y), free(found[0]), free(found[1]);
+    free(in.x), free(in.added), free(in.biases), free(in.scales), free(in.shifts);
+    free(settled), free(found[0]), free(found[1]);
     free_buffers();
 }
 
@@ -308,15 +329,32 @@ static void layer_norms_are_exact(void **state)
     check_norms(6144, CF_DTYPE_F16);
 }
 
-/* Element i of a head's q or k that was rotated at a position, by angles pos / 100^(2 i / n). */
-static double rotated(const double *vector, int32_t d_rotary, int32_t pos, int32_t i)
+/* The new tokens, and where they begin in the cache. */
+enum { N_NEW = 37, NEW_POS = 101 };
+
+typedef struct split_inputs {
+    int32_t d_head, n_heads, d_rotary;
+    float *qkv;    /* [rows][n_heads][q, k, v][d_head] */
+    float *biases; /* [n_heads][q, k, v][d_head] */
+} split_inputs;
+
+/* An element of a token's q, k or v, by the number of its head's part among all. */
+static double split_element(const split_inputs *in, int32_t row, int32_t part, int32_t i)
 {
-    int32_t half = d_rotary / 2, pair = i % half;
-    double angle = pos * pow(100, -2.0 * pair / d_rotary);
-    if (i >= d_rotary)
-        return vector[i];
-    return i < half ? vector[i] * cos(angle) - vector[i + half] * sin(angle)
-                    : vector[i] * cos(angle) + vector[i - half] * sin(angle);
+    int32_t place = part * in->d_head + i, width = 3 * in->n_heads * in->d_head;
+    return (double)in->qkv[row * width + place] + (double)in->biases[place];
+}
+
+/* The same of q or k, rotated by angles pos / 100^(2 i / d_rotary). */
+static double rotated_element(const split_inputs *in, int32_t row, int32_t part, int32_t i)
+{
+    int32_t half = in->d_rotary / 2;
+    double x = split_element(in, row, part, i);
+    double angle = (NEW_POS + row) * pow(100, -2.0 * (i % half) / in->d_rotary);
+    if (i >= in->d_rotary)
+        return x;
+    return i < half ? x * cos(angle) - split_element(in, row, part, i + half) * sin(angle)
+                    : x * cos(angle) + split_element(in, row, part, i - half) * sin(angle);
 }
 
 static float *rotations_of(int32_t d_rotary)
@@ -332,18 +370,49 @@ static float *rotations_of(int32_t d_rotary)
     return rotations;
 }
 
+/* A row of what was found: q, k or v (kind 0, 1, 2) of a head's new token, or an empty place. */
+static void check_split_row(const split_inputs *in, const float *found, int32_t row, int32_t head,
+                            int32_t kind)
+{
+    int32_t part = 3 * head + kind;
+    for (int32_t i = 0; i < in->d_head; i++) {
+        double expected = row < 0 || row >= N_NEW ? 0
+                          : kind == 2             ? split_element(in, row, part, i)
+                                                  : rotated_element(in, row, part, i);
+        assert_near((double)found[i], expected, UNIT_F16 * fabs(expected) + UNIT_SUM,
+                    kind == 0   ? "q"
+                    : kind == 1 ? "k"
+                                : "v",
+                    (size_t)i);
+    }
+}
+
+/* q of the new tokens, k and v of all that the cache has room for. */
+static void check_split_rows(const split_inputs *in, float *const *found)
+{
+    int32_t d = in->d_head;
+    for (int32_t head = 0; head < in->n_heads; head++) {
+        for (int32_t row = 0; row < N_NEW; row++)
+            check_split_row(in, found[0] + (row * in->n_heads + head) * d, row, head, 0);
+        for (int32_t pos = 0; pos < N_CONTEXT; pos++)
+            for (int32_t kind = 1; kind < 3; kind++)
+                check_split_row(in, found[kind] + (head * N_CONTEXT + pos) * d, pos - NEW_POS, head,
+                                kind);
+    }
+}
+
 /* q, k and v with their biases, q and k rotated: where they belong, and nowhere else. */
 static void check_split(int32_t d_head, int32_t n_heads, int32_t d_rotary, cf_dtype dtype)
 {
-    enum { N = 37, POS = 101 };
-    size_t d = (size_t)d_head, width = d * (size_t)n_heads, n_rows = cf_prompt_rows(N);
-    float *qkv = random_floats(3 * width * n_rows, 1), *biases = random_floats(3 * width, 2);
+    size_t width = (size_t)d_head * (size_t)n_heads, n_rows = cf_prompt_rows(N_NEW);
+    split_inputs in = {d_head, n_heads, d_rotary, random_floats(3 * width * n_rows, 1),
+                       random_floats(3 * width, 2)};
     float *rotations = rotations_of(d_rotary), *empty = calloc(width * N_CONTEXT, sizeof *empty);
-    cf_prompt_span span = {N, POS};
-    cf_prompt_split args = {.qkv = upload_16(qkv, 3 * width * n_rows, dtype),
-                            .biases = upload(biases, sizeof *biases * 3 * width),
-                            .rotation =
-                                upload(rotations, sizeof *rotations * (size_t)d_rotary * N_CONTEXT),
+    size_t rotation_bytes = sizeof *rotations * (size_t)d_rotary * N_CONTEXT;
+    cf_prompt_span span = {N_NEW, NEW_POS};
+    cf_prompt_split args = {.qkv = upload_16(in.qkv, 3 * width * n_rows, dtype),
+                            .biases = upload(in.biases, sizeof *in.biases * 3 * width),
+                            .rotation = upload(rotations, rotation_bytes),
                             .queries = upload_16(empty, width * n_rows, CF_DTYPE_F16),
                             .keys = upload_16(empty, width * N_CONTEXT, CF_DTYPE_F16),
                             .values = upload_16(empty, width * N_CONTEXT, CF_DTYPE_F16),
@@ -354,32 +423,12 @@ static void check_split(int32_t d_head, int32_t n_heads, int32_t d_rotary, cf_dt
                             .d_rotary = d_rotary,
                             .n_context = N_CONTEXT};
     check_cuda(cf_prompt_append(&args, dtype, NULL));
-    float *found[] = {download_16(args.queries, width * N, CF_DTYPE_F16),
+    float *found[] = {download_16(args.queries, width * N_NEW, CF_DTYPE_F16),
                       download_16(args.keys, width * N_CONTEXT, CF_DTYPE_F16),
                       download_16(args.values, width * N_CONTEXT, CF_DTYPE_F16)};
-    double vector[256];
-    for (size_t h = 0; h < (size_t)n_heads; h++)
-        for (size_t part = 0; part < 3; part++)
-            for (size_t pos = 0; pos < N_CONTEXT; pos++) {
-                bool is_new = pos >= POS && pos < POS + N;
-                size_t start = (3 * h + part) * d, row = pos - POS;
-                if (part == 0 && !is_new)
-                    continue;
-                const float *place = part == 0 ? found[0] + (row * (size_t)n_heads + h) * d
-                                               : found[part] + (h * N_CONTEXT + pos) * d;
-                for (size_t i = 0; i < d; i++)
-                    vector[i] = is_new ? (double)qkv[row * 3 * width + start + i] +
-                                             (double)biases[start + i]
-                                       : 0;
-                for (int32_t i = 0; i < d_head; i++) {
-                    double expected =
-                        part == 2 ? vector[i] : rotated(vector, d_rotary, (int32_t)pos, i);
-                    assert_near((double)place[i], expected, UNIT_F16 * fabs(expected) + UNIT_SUM,
-                                "q, k or v", pos);
-                }
-            }
-    free(qkv), free(biases), free(rotations), free(empty), free(found[0]), free(found[1]),
-        free(found[2]);
+    check_split_rows(&in, found);
+    free(in.qkv), free(in.biases), free(rotations), free(empty);
+    free(found[0]), free(found[1]), free(found[2]);
     free_buffers();
 }
 
